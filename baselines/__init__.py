@@ -1,0 +1,1 @@
+"""Baseline recommenders, one file a model, each readable next to its paper."""

@@ -1,0 +1,146 @@
+"""Sparse products over the user-item graph.
+
+Nodes are numbered users first, then items: user u is node u, item i is node n_users + i.
+
+Products run through `embedding_bag` with one weight per edge: on one CPU core 1.6 to 2 times faster than a CSR
+tensor's. The matrices here are symmetric, so the backward pass multiplies the gradient by the very same matrix and
+nothing is transposed.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.sparse import block_array, csr_array
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ld4mrec.rows import UserRows
+
+
+def bipartite_adjacency(interactions: csr_array) -> csr_array:
+    """Return A = [[0, R], [R^T, 0]], [N, N] with N = n_users + n_items.
+
+    Args:
+        interactions: R, [n_users, n_items].
+    """
+    return csr_array(block_array([[None, interactions], [interactions.T, None]], format="csr"))
+
+
+def normalize_symmetric(adjacency: csr_array) -> csr_array:
+    """Return D^{-1/2} A D^{-1/2}, float32, with D the row sums of A; without edges a row stays zero.
+
+    Args:
+        adjacency: A, [N, N], symmetric and non-negative.
+    """
+    degrees = np.asarray(adjacency.sum(axis=1), dtype=np.float64).ravel()
+    scale = np.divide(1.0, np.sqrt(degrees), out=np.zeros_like(degrees), where=degrees > 0)
+    edges = adjacency.tocoo()
+    rows, columns = edges.coords
+    weights = (edges.data * (scale[rows] * scale[columns])).astype(np.float32)
+    normalized = csr_array((weights, (rows, columns)), shape=adjacency.shape)
+    normalized.sort_indices()
+    return normalized
+
+
+class SymmetricGraph(nn.Module):
+    """A fixed symmetric sparse matrix A, [N, N], to multiply node embeddings by.
+
+    The buffers follow the module to its device and stay out of its state dict: they are data, not parameters.
+
+    Args:
+        matrix: A; for LightGCN `normalize_symmetric(bipartite_adjacency(interactions))`.
+
+    Raises:
+        ValueError: if the matrix is not symmetric, because gradients would be wrong without a word.
+    """
+
+    starts: Tensor
+    neighbors: Tensor
+    weights: Tensor
+
+    def __init__(self, matrix: csr_array) -> None:
+        super().__init__()
+        if matrix.shape[0] != matrix.shape[1] or abs(matrix - matrix.T).max() > 1e-6:
+            raise ValueError(
+                f"SymmetricGraph expects a symmetric matrix, found one of shape {matrix.shape} that differs from "
+                "its transpose. Normalize both sides alike, as normalize_symmetric does."
+            )
+        self.register_buffer("starts", torch.from_numpy(matrix.indptr.astype(np.int64)), persistent=False)
+        self.register_buffer("neighbors", torch.from_numpy(matrix.indices.astype(np.int64)), persistent=False)
+        self.register_buffer("weights", torch.from_numpy(matrix.data.astype(np.float32)), persistent=False)
+
+    def propagate(self, nodes: Tensor) -> Tensor:
+        """Return A E for node embeddings E, [N, D]."""
+        product: Tensor = _Propagate.apply(nodes, self)  # type: ignore[no-untyped-call]
+        return product
+
+    def mean_of_layers(self, nodes: Tensor, n_layers: int) -> Tensor:
+        """Return (E + A E + ... + A^L E) / (L + 1), [N, D].
+
+        Args:
+            nodes: E, [N, D].
+            n_layers: L, at least 0.
+        """
+        mean: Tensor = _MeanOfLayers.apply(nodes, self, n_layers)  # type: ignore[no-untyped-call]
+        return mean
+
+    def multiply(self, nodes: Tensor) -> Tensor:
+        """Return A E without recording it for autograd; `propagate` is the differentiable form."""
+        return F.embedding_bag(
+            self.neighbors,
+            nodes.detach(),
+            self.starts,
+            mode="sum",
+            per_sample_weights=self.weights,
+            include_last_offset=True,
+        )
+
+
+class _Propagate(torch.autograd.Function):
+    """A E; the gradient is A^T G = A G."""
+
+    @staticmethod
+    def forward(ctx: Any, nodes: Tensor, graph: SymmetricGraph) -> Tensor:
+        ctx.graph = graph
+        return graph.multiply(nodes)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        return _Propagate.apply(gradient.contiguous(), ctx.graph), None
+
+
+class _MeanOfLayers(torch.autograd.Function):
+    """p(A) E with p(A) = (Id + A + ... + A^L) / (L + 1); the gradient is p(A) G.
+
+    One function for all layers: a running sum replaces L + 1 stored layers and autograd's own sums.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, nodes: Tensor, graph: SymmetricGraph, n_layers: int) -> Tensor:
+        ctx.graph, ctx.n_layers = graph, n_layers
+        layer, total = nodes, nodes.clone()
+        for _ in range(n_layers):
+            layer = graph.multiply(layer)
+            total += layer
+        return total.div_(n_layers + 1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        mean = _MeanOfLayers.apply(gradient.contiguous(), ctx.graph, ctx.n_layers)  # type: ignore[no-untyped-call]
+        return mean, None, None
+
+
+def sum_over_items(rows: UserRows, users: Tensor, table: Tensor) -> Tensor:
+    """Return X[users] T, the sum of the table's rows over each user's items, [len(users), D].
+
+    The dense rows of X are never built: the work is D per interaction instead of D per item of the catalog.
+
+    Args:
+        rows: the interaction matrix X.
+        users: int64 [B].
+        table: T, [n_items, D].
+    """
+    _, items = rows.coordinates(users)
+    counts = rows.starts[users + 1] - rows.starts[users]
+    return F.embedding_bag(items, table, counts.cumsum(0) - counts, mode="sum")

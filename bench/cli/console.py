@@ -1,0 +1,150 @@
+"""What every command shares: the two consoles, the common options, progress."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+from bench.workspace import Workspace
+
+if TYPE_CHECKING:
+    from bench.experiments.plan import Cell
+    from bench.experiments.store import RunRecord
+    from bench.training import Epoch
+
+out = Console(soft_wrap=False)
+err = Console(stderr=True, soft_wrap=False)
+
+DataDir = Annotated[Path, typer.Option(help="Folder of recipes, downloads and prepared datasets.")]
+ResultsDir = Annotated[Path, typer.Option(help="Folder of run results and reports.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout instead of tables.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+
+PLAIN_INTERVAL_S = 5.0
+
+
+def workspace(data_dir: Path, results_dir: Path = Path("results")) -> Workspace:
+    """Return the workspace of the given folders."""
+    return Workspace(data_dir, results_dir)
+
+
+def note(text: str) -> None:
+    """Print a line of progress or advice on stderr, as it is."""
+    err.print(text, markup=False, highlight=False)
+
+
+def print_error(error: object) -> None:
+    """Print an error as one paragraph on stderr."""
+    err.print("Error:", style="bold red", end=" ")
+    err.print(str(error), markup=False, highlight=False)
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON on stdout."""
+    typer.echo(json.dumps(value, indent=2, default=str))
+
+
+def split_names(text: str) -> list[str]:
+    """Split a comma-separated option into its names."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+class _TerminalProgress:
+    """Live bars: the plan above, each cell under way below with its epoch, loss and validation metric."""
+
+    def __init__(self, progress: Progress, cells: Sequence["Cell"]) -> None:
+        self.progress = progress
+        self.overall = progress.add_task("all cells", total=len(cells), detail="")
+        self.tasks: dict[str, TaskID] = {}
+        self.failed = 0
+
+    def cell_started(self, cell: "Cell") -> None:
+        self.tasks[cell.key] = self.progress.add_task(cell.title, total=None, detail="building")
+
+    def epoch_done(self, cell: "Cell", epoch: "Epoch") -> None:
+        self.progress.update(self.tasks[cell.key], detail=_epoch_text(cell, epoch))
+
+    def cell_done(self, cell: "Cell", record: "RunRecord") -> None:
+        if cell.key in self.tasks:
+            self.progress.remove_task(self.tasks.pop(cell.key))
+        self.progress.console.print(_cell_text(cell, record), markup=False, highlight=False)
+        self.failed += record.status == "failed"
+        self.progress.update(self.overall, advance=1, detail=f"{self.failed} failed" if self.failed else "")
+
+    def timing_started(self, cell: "Cell") -> None:
+        self.progress.update(self.overall, detail=f"timing {cell.configuration.label} alone")
+
+
+class _PlainProgress:
+    """Lines for logs: a cell's start and end, and its epoch every few seconds."""
+
+    def __init__(self, cells: Sequence["Cell"]) -> None:
+        self.total = len(cells)
+        self.done = 0
+        self.last_s = 0.0
+
+    def cell_started(self, cell: "Cell") -> None:
+        note(f"start {cell.title}")
+
+    def epoch_done(self, cell: "Cell", epoch: "Epoch") -> None:
+        from time import monotonic
+
+        if monotonic() - self.last_s >= PLAIN_INTERVAL_S:
+            self.last_s = monotonic()
+            note(f"      {cell.title}: {_epoch_text(cell, epoch)}")
+
+    def cell_done(self, cell: "Cell", record: "RunRecord") -> None:
+        self.done += 1
+        note(f"[{self.done}/{self.total}] {_cell_text(cell, record)}")
+
+    def timing_started(self, cell: "Cell") -> None:
+        note(f"timing {cell.configuration.label} on {cell.dataset} alone")
+
+
+def _epoch_text(cell: "Cell", epoch: "Epoch") -> str:
+    monitor = cell.protocol["training"]["monitor"]
+    if epoch.epoch == 0:
+        return f"valid {monitor} {epoch.valid:.4f}"
+    return f"epoch {epoch.epoch}, loss {epoch.loss:.4g}, valid {monitor} {epoch.valid:.4f}"
+
+
+def _cell_text(cell: "Cell", record: "RunRecord") -> str:
+    if record.status == "failed":
+        error = record.data["error"]
+        return f"FAILED {cell.title}: {error['type']}: {error['message']}"
+    training = record.data["training"]
+    monitor = record.data["protocol"]["training"]["monitor"]
+    epochs = f", best epoch {training['best_epoch']} of {training['epochs']}" if training["epochs"] else ""
+    value = record.data["metrics"]["valid"][monitor]
+    return f"{cell.title}: valid {monitor} {value:.4f}{epochs}, {training['wall_s']:.1f} s"
+
+
+@contextmanager
+def plan_progress(cells: Sequence["Cell"]) -> Iterator[Any]:
+    """Show a plan's progress on stderr: live bars on a terminal, plain lines elsewhere."""
+    if not err.is_terminal:
+        yield _PlainProgress(cells)
+        return
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[detail]}"),
+    )
+    with Progress(*columns, console=err) as progress:
+        yield _TerminalProgress(progress, cells)

@@ -1,0 +1,124 @@
+"""The ground rules of every table in a recipe: frozen, no unknown keys, and errors worded for people."""
+
+import re
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, ValidationError, model_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from bench.errors import RecipeError
+
+
+class Section(BaseModel):
+    """A table of a recipe. Attributes are its keys; a key it does not know is refused with a near match."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _reject_unknown_keys(cls, data: Any) -> Any:
+        # Pydantic's own error does not know the other keys, which a near match needs.
+        if not isinstance(data, Mapping):
+            return data
+        unknown = [key for key in data if key not in cls.model_fields]
+        if unknown:
+            words = [f"unknown key {did_you_mean(key, cls.model_fields)}" for key in unknown]
+            known = ", ".join(cls.model_fields)
+            raise PydanticCustomError("unknown_key", "{words}. Known keys: {known}", dict(words="; ".join(words), known=known))
+        return data
+
+
+def words(pattern: str, meaning: str) -> AfterValidator:
+    """Check a text against `pattern`; the error says what the pattern means instead of showing it."""
+
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(meaning)
+        return value
+
+    return AfterValidator(check)
+
+
+def _inside(value: str) -> str:
+    path = Path(value)
+    if path.is_absolute() or ".." in path.parts or not path.parts:
+        raise ValueError("a path inside the source's folder, without a leading '/' and without '..'")
+    return value
+
+
+def _compiles(pattern: str) -> str:
+    wish = "a regular expression with named groups such as (?P<year>[0-9]{4})"
+    try:
+        groups = re.compile(pattern).groupindex
+    except re.error as error:
+        raise ValueError(f"{wish}; Python's re module says: {error}") from error
+    if not groups:
+        raise ValueError(wish)
+    return pattern
+
+
+Text = Annotated[str, StringConstraints(min_length=1)]
+Name = Annotated[str, words(r"[a-z0-9][a-z0-9._-]*", "a name of lower-case letters, digits, '-', '_' and '.'")]
+File = Annotated[str, AfterValidator(_inside)]
+Pattern = Annotated[str, AfterValidator(_compiles)]
+
+
+def did_you_mean(word: str, known: Mapping[str, Any] | list[str]) -> str:
+    """Quote `word`, followed by the nearest of `known` if one is near."""
+    near = get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"'{word}' (did you mean '{near[0]}'?)" if near else f"'{word}'"
+
+
+def explain(error: ValidationError, document: Mapping[str, Any], path: Path) -> RecipeError:
+    """Turn pydantic's findings about the TOML `document` of file `path` into one error with a line for each."""
+    lines = [f"  {_key(details['loc'], document)}: {_finding(details)}" for details in error.errors()]
+    return RecipeError(f"The recipe {path} is not valid.\n" + "\n".join(lines))
+
+
+def _key(location: tuple[int | str, ...], document: Any) -> str:
+    """Write a location the way the file is written: `sources[0].interactions.file`."""
+    key, here = "", document
+    for position, part in enumerate(location):
+        last = position == len(location) - 1
+        if isinstance(part, int):
+            key += f"[{part}]"
+            here = here[part] if isinstance(here, list) and part < len(here) else None
+        elif isinstance(here, Mapping) and part in here:
+            key += f".{part}"
+            here = here[part]
+        elif last or not isinstance(here, Mapping) or part not in here.values():
+            # Neither a key nor the tag that pydantic adds for the chosen kind: the key that is missing.
+            key += f".{part}"
+    return key.lstrip(".") or "recipe"
+
+
+def _finding(details: ErrorDetails) -> str:
+    """Say what was expected and what was found."""
+    kind, context, found = details["type"], details.get("ctx", {}), details["input"]
+    if kind == "unknown_key":
+        return details["msg"]
+    if kind == "missing":
+        return "this key is required, but it is not there"
+    if kind == "union_tag_not_found":
+        return f"expected a table with the key {context['discriminator']}, which is not there"
+    if kind == "union_tag_invalid":
+        known = re.findall(r"'([^']*)'", context["expected_tags"])
+        return f"expected {context['discriminator']} = {context['expected_tags']}, found {did_you_mean(context['tag'], known)}"
+    if kind == "literal_error":
+        known = re.findall(r"'([^']*)'", context["expected"])
+        return f"expected {context['expected']}, found {did_you_mean(str(found), known)}"
+    wish = details["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    if kind == "value_error" and isinstance(found, Mapping | BaseModel):
+        return f"expected {wish}"
+    return f"expected {wish}, found {_shown(found)}"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "a table"
+    if isinstance(value, list | tuple):
+        return f"a list of {len(value)}"
+    return repr(value)
