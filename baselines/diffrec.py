@@ -1,50 +1,52 @@
 """DiffRec: generate a user's interactions by denoising them step by step.
 
-Reference: Wang, Xu, Feng, Lin, He, Chua, "Diffusion Recommender Model", SIGIR 2023, arXiv 2304.04971; where the paper is silent,
-the authors' code. Steps count t = 1..T; tables hold step t at index t - 1.
+Reference: Wang, Xu, Feng, Lin, He, Chua, "Diffusion Recommender Model", SIGIR 2023, arXiv 2304.04971; where the
+paper is silent, the authors' code. Steps count t = 1..T; tables hold step t at index t - 1.
 
-    q(x_t | x_0) = N(sqrt(ab_t) x_0, (1 - ab_t) Id)                                          forward
-    1 - ab_t = s [a_min + (t - 1) / (T - 1) (a_max - a_min)]                                 schedule
-    mean of q(x_{t-1} | x_t, x_0) = c1_t x_0 + c2_t x_t                                      reverse, with f for x_0
-    c1_t = beta_t sqrt(ab_{t-1}) / (1 - ab_t),  c2_t = (1 - ab_{t-1}) sqrt(1 - beta_t) / (1 - ab_t)
-    loss_u = w_t mean over items of (x_0 - f(x_t, t))^2 / (T p_t)
-    w_t = SNR(t-1) - SNR(t), w_1 = 1, SNR(t) = ab_t / (1 - ab_t)
+    forward    q(x_t | x_0) = N(sqrt(ab_t) x_0, (1 - ab_t) Id)
+    schedule   1 - ab_t = s [a_min + (t - 1) / (T - 1) (a_max - a_min)]
+    reverse    x_{t-1} = c1_t f(x_t, t) + c2_t x_t, the mean of q(x_{t-1} | x_t, x_0) with f for x_0
+               c1_t = beta_t sqrt(ab_{t-1}) / (1 - ab_t),  c2_t = (1 - ab_{t-1}) sqrt(1 - beta_t) / (1 - ab_t)
+    loss       w_t / (T p_t) times the mean over items of (x_0 - f(x_t, t))^2
+               w_t = SNR(t-1) - SNR(t),  w_1 = 1,  SNR(t) = ab_t / (1 - ab_t)
 
-f is a tanh autoencoder on [dropout(x_t); Linear(sinusoid(t))] that predicts x_0. p_t follows the last losses at t,
-taken after w_t and before the division.
+f is a tanh autoencoder that predicts x_0 from dropout(x_t) and a linear layer of the step's sinusoids. Steps are drawn
+with probability p_t, which follows their last losses, taken after w_t and before the division.
 
 Readings taken:
 
-- The authors' code replaces beta_1 by 1e-5 and recomputes all ab_t, which the paper does not say. It makes the first
-  step's noise tiny, and with the usual small s that of all steps: on Amazon-book 1 - ab_t is 1.00e-5 to 1.05e-5 throughout.
+- The authors' code replaces beta_1 by 1e-5 and recomputes all ab_t, which the paper does not say. With the small s in
+  use this shrinks the noise of all steps: on Amazon-book 1 - ab_t goes from 1.000e-5 to 1.045e-5.
   `fix_first_beta` keeps this; False gives the schedule as printed.
-- The weights w_t then reach 1e3 to 1e5 for t >= 2 against 1 for t = 1, the step that gives the scores. Published all the same, so the
-  default; `reweight="none"` (w_t = 1) trains all steps alike and is the better choice for one-step inference.
+- The weights w_t then reach 1e3 to 1e5 for t >= 2 against 1 for t = 1, the step that gives the scores. Published all
+  the same, so the default; `reweight="none"` (w_t = 1) trains all steps alike.
 - The paper's factor 1/2 is left out, as in the code. The loss is a mean over items, so gradients get small on large
-  catalogs; the optimizer's eps is lowered to 1e-10 for that reason.
-- Zero-based t and sinusoids as [cos, sin] blocks in the authors' code, t = 1..T and interleaved here: the two differ by a
+  catalogs, and eps of the optimizer is 1e-10 for that reason.
+- The authors' code feeds t = 0..T-1 as [cos, sin] blocks, this one t = 1..T interleaved. The two differ by a
   permutation and a rotation of each pair, which the linear layer that follows absorbs.
-- Every released setting starts inference from the clean row (their sampling_steps = 0) and walks all T reverse steps, so that is what
-  is offered. `reverse_steps` walks fewer: 1 is f(x_0, t = 1), the control that tells how much the chain adds.
-- Defaults are no released setting: those are tuned per dataset (learning rate 1e-5 to 1e-3, s 1e-4 to 0.5).
-  T = 5, one hidden layer of 1000, batches of 400 and dropout 0.5 are common to most of them.
+- Every released setting starts inference from the clean row and walks all T reverse steps; so does this model.
+  `reverse_steps` walks fewer: 1 is f(x_0, 1), the control that tells what the chain adds.
+- Released settings are tuned per dataset (learning rate 1e-5 to 1e-3, s from 1e-4 to 0.5). The defaults here are the
+  schedule released for Yelp, with what most settings share: T = 5, one hidden layer of 1000, dropout 0.5 and
+  batches of 400.
 
-Left out: prediction of the noise instead of x_0, and the latent and temporal variants.
+Left out: predicting the noise instead of x_0, and the latent and temporal variants.
 
-The reverse chain is exact, but not walked in item space. With W the first layer and V the last, both linear,
-x_{t-1} W = c1_t f(x_t, t) W + c2_t x_t W and f(x_t, t) W = h V W + b W, h being the last hidden layer. V W is one small matrix,
-so only the last step needs all items; x_0 W is a sum of rows of W. `fold_reverse_steps=False` walks the chain as
-published, at T times the cost: use it to compare running times with those in papers.
+The reverse chain is exact but not walked in item space. With W the first layer's item part and h V + b the last
+layer, both linear, x_{t-1} W = c1_t (h V W + b W) + c2_t x_t W. V W is one small matrix, so only the last step visits
+all items, and x_0 W is a sum of rows of W. `fold_reverse_steps=False` walks the chain as published, at about T times
+the cost: use it to compare running times with those of papers.
 """
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Annotated, ClassVar, Literal, Protocol
 
 import torch
-import torch.nn.functional as F
 from annotated_types import Ge, Gt, Interval
 from scipy.sparse import csr_array
 from torch import Tensor, nn
+from torch.nn.functional import dropout
 
 from baselines.graph import sum_over_items
 from ld4mrec.diffusion import StepSampler, corrupt, noise_variances, posterior_mean_weights, step_embedding
@@ -53,6 +55,7 @@ from ld4mrec.rows import UserRows
 FIRST_BETA = 1e-5
 LARGEST_BETA = 0.999
 STEP_DIM = 10
+ADAM_EPS = 1e-10
 
 
 class Users(Protocol):
@@ -101,8 +104,8 @@ class DiffRec(nn.Module):
     Args:
         interactions: training matrix, [n_users, n_items], binary.
         features: ignored.
-        hidden_dims: widths of the hidden layers from the middle outwards, mirrored in the encoder: (1000,) is items,
-            1000, items; (200, 600) is items, 600, 200, 600, items.
+        hidden_dims: widths of the hidden layers from the middle outwards, mirrored in the encoder: (1000,) goes
+            items-1000-items, (200, 600) goes items-600-200-600-items.
         diffusion_steps: T.
         noise_scale: s; scales all noise variances.
         noise_min: a_min, the first variance over s.
@@ -111,7 +114,7 @@ class DiffRec(nn.Module):
         reweight: "snr" weighs step t by SNR(t-1) - SNR(t); "none" weighs all steps alike.
         dropout: share of the noisy row's entries dropped in training.
         reverse_steps: reverse steps at inference, from t = reverse_steps down to 1; 0 means all T.
-        fold_reverse_steps: walk the chain in the hidden layer (same scores up to rounding) and not in item space.
+        fold_reverse_steps: walk the chain in the first hidden layer, which gives the same scores up to rounding.
         learning_rate: AdamW's step size.
         weight_decay: AdamW's decoupled weight decay.
         batch_size: users per step.
@@ -166,31 +169,24 @@ class DiffRec(nn.Module):
         self.step_layer = _linear(STEP_DIM, STEP_DIM)
         # The first layer is a table of items and one of steps, so that sparse rows can be summed from it.
         first = _linear(n_items + STEP_DIM, widths[0])
-        items, steps = first.weight.data.T.split([n_items, STEP_DIM])
-        self.item_weights = nn.Parameter(items.contiguous())
-        self.step_input = nn.Parameter(steps.contiguous())
+        self.item_weights = nn.Parameter(first.weight.data.T[:n_items].contiguous())
+        self.step_input = nn.Parameter(first.weight.data.T[n_items:].contiguous())
         self.input_bias = nn.Parameter(first.bias.data)
-        self.hidden = nn.ModuleList(
-            _linear(width, after) for width, after in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.hidden = nn.ModuleList(_linear(width, after) for width, after in pairwise(widths))
         self.output = _linear(widths[-1], n_items)
-        self._fold: tuple[Tensor, Tensor] | None = None
+        self._fold: Tensor | None = None
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
         """Return AdamW, with an eps small enough for a loss that is a mean over items."""
-        return [
-            torch.optim.AdamW(
-                self.parameters(),
-                lr=self.learning_rate,
-                weight_decay=self.weight_decay,
-                eps=1e-10,
-                fused=True,
-            )
-        ]
+        adam = torch.optim.AdamW(
+            self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, eps=ADAM_EPS, fused=True
+        )
+        return [adam]
 
-    def step_input_of_all(self) -> Tensor:
+    def step_inputs(self) -> Tensor:
         """Return what each step adds to the first layer, bias included, [T, widths[0]]."""
-        return self.step_layer(self.sinusoids) @ self.step_input + self.input_bias
+        steps: Tensor = self.step_layer(self.sinusoids)
+        return steps @ self.step_input + self.input_bias
 
     def last_hidden(self, projected: Tensor, step_input: Tensor) -> Tensor:
         """Return the last hidden layer, [B, hidden_dims[-1]].
@@ -211,8 +207,8 @@ class DiffRec(nn.Module):
             x_t: noisy rows, [B, n_items].
             steps: zero-based steps, int64 [B].
         """
-        x_t = F.dropout(x_t, self.dropout, self.training)
-        step_input = self.step_input_of_all().index_select(0, steps)
+        x_t = dropout(x_t, self.dropout, self.training)
+        step_input = self.step_inputs().index_select(0, steps)
         prediction: Tensor = self.output(self.last_hidden(x_t @ self.item_weights, step_input))
         return prediction
 
@@ -226,41 +222,43 @@ class DiffRec(nn.Module):
         self.sampler.record(steps, losses.detach())
         return (losses * importance).mean()
 
-    @torch.no_grad()
     def begin_scoring(self) -> None:
         """Multiply the last layer by the first, once for all users that will be scored."""
-        if self.fold_reverse_steps and self.reverse_steps > 1:
-            self._fold = self.output.weight.T @ self.item_weights, self.output.bias @ self.item_weights
+        folds = self.fold_reverse_steps and self.reverse_steps > 1
+        self._fold = self._folded_layers().detach() if folds else None
+
+    def _folded_layers(self) -> Tensor:
+        """Return V W with b W as its last row, [hidden_dims[-1] + 1, widths[0]]."""
+        return torch.cat((self.output.weight.T, self.output.bias[None])) @ self.item_weights
 
     def score(self, users: Tensor) -> Tensor:
         """Return the estimate of x_0 after the reverse steps, [len(users), n_items]."""
-        if self.reverse_steps > 1 and not self.fold_reverse_steps:
-            return self._walk_items(users)
-        if self.reverse_steps > 1 and self._fold is None:
-            self.begin_scoring()
-        step_input = self.step_input_of_all()
+        step_inputs = self.step_inputs()
         projected = sum_over_items(self.rows, users, self.item_weights)
-        for step in range(self.reverse_steps - 1, 0, -1):
-            assert self._fold is not None
-            of_x_0, of_x_t = self.posterior[step]
-            matrix, bias = self._fold
-            estimate = torch.addmm(bias, self.last_hidden(projected, step_input[step]), matrix)
-            projected = projected.mul(of_x_t).add_(estimate, alpha=of_x_0)
-        scores: Tensor = self.output(self.last_hidden(projected, step_input[0]))
+        walk = self._walk_folded if self.fold_reverse_steps else self._walk_items
+        if self.reverse_steps > 1:
+            projected = walk(users, projected, step_inputs)
+        scores: Tensor = self.output(self.last_hidden(projected, step_inputs[0]))
         return scores
 
-    def _walk_items(self, users: Tensor) -> Tensor:
-        """Return what `score` does, with the chain in item space as published."""
-        step_input = self.step_input_of_all()
-        x_t = self.rows.dense(users)
-        projected = sum_over_items(self.rows, users, self.item_weights)
+    def _walk_folded(self, users: Tensor, projected: Tensor, step_inputs: Tensor) -> Tensor:
+        """Return x_1 W from x_T W, [B, widths[0]], without leaving the hidden layer."""
+        fold = self._folded_layers() if self._fold is None else self._fold
         for step in range(self.reverse_steps - 1, 0, -1):
             of_x_0, of_x_t = self.posterior[step]
-            estimate = self.output(self.last_hidden(projected, step_input[step]))
+            estimate = torch.addmm(fold[-1], self.last_hidden(projected, step_inputs[step]), fold[:-1])
+            projected = of_x_0 * estimate + of_x_t * projected
+        return projected
+
+    def _walk_items(self, users: Tensor, projected: Tensor, step_inputs: Tensor) -> Tensor:
+        """Return x_1 W from x_T W, [B, widths[0]], by way of every x_t, [B, n_items], as published."""
+        x_t = self.rows.dense(users)
+        for step in range(self.reverse_steps - 1, 0, -1):
+            of_x_0, of_x_t = self.posterior[step]
+            estimate = self.output(self.last_hidden(projected, step_inputs[step]))
             x_t = x_t.mul_(of_x_t).add_(estimate, alpha=of_x_0)
             projected = x_t @ self.item_weights
-        scores: Tensor = self.output(self.last_hidden(projected, step_input[0]))
-        return scores
+        return projected
 
 
 def _linear(n_inputs: int, n_outputs: int) -> nn.Linear:

@@ -11,7 +11,9 @@ and s_u = x_u B.
 Reading taken: the paper tunes lambda per dataset and names no default. 200 is a starting point; small sparse data
 want less, data of many millions of interactions more.
 
-Memory: MEMORY_TEXT
+Memory: the item-item matrix is dense by nature. 4 n_items^2 bytes stay: 0.2 GB for 7,000 items, 1.2 GB for 17,000,
+10 GB for 50,000. The solve briefly needs about 4.4 times as much in float64, 2.4 times in float32. Its time grows with
+n_items^3: some seconds for 7,000 items on one core.
 """
 
 from collections.abc import Mapping
@@ -83,7 +85,7 @@ def solve(gram: Tensor, reg_weight: float) -> Tensor:
     """Return B of Eq. 8, [n_items, n_items] float32 with a zero diagonal.
 
     Args:
-        gram: X^T X, [n_items, n_items]; overwritten.
+        gram: X^T X, [n_items, n_items]; its diagonal is overwritten.
         reg_weight: lambda.
 
     Raises:
@@ -96,6 +98,7 @@ def solve(gram: Tensor, reg_weight: float) -> Tensor:
             f"EASE expects X^T X + reg_weight Id to be positive definite; with reg_weight={reg_weight} it is not "
             f"in {gram.dtype}. Use precision float64 or a larger reg_weight."
         )
+    del gram
     inverse = torch.cholesky_inverse(factor)
     del factor
     weights = inverse.div_(-inverse.diagonal()).float()

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from scipy.sparse import block_array, csr_array
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn.functional import embedding_bag
 
 from ld4mrec.rows import UserRows
 
@@ -87,7 +87,7 @@ class SymmetricGraph(nn.Module):
 
     def multiply(self, nodes: Tensor) -> Tensor:
         """Return A E without recording it for autograd; `propagate` is the differentiable form."""
-        return F.embedding_bag(
+        return embedding_bag(
             self.neighbors,
             nodes.detach(),
             self.starts,
@@ -106,8 +106,9 @@ class _Propagate(torch.autograd.Function):
         return graph.multiply(nodes)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
-        return _Propagate.apply(gradient.contiguous(), ctx.graph), None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        product = _Propagate.apply(gradient.contiguous(), ctx.graph)  # type: ignore[no-untyped-call]
+        return product, None
 
 
 class _MeanOfLayers(torch.autograd.Function):
@@ -126,7 +127,7 @@ class _MeanOfLayers(torch.autograd.Function):
         return total.div_(n_layers + 1)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         mean = _MeanOfLayers.apply(gradient.contiguous(), ctx.graph, ctx.n_layers)  # type: ignore[no-untyped-call]
         return mean, None, None
 
@@ -143,4 +144,4 @@ def sum_over_items(rows: UserRows, users: Tensor, table: Tensor) -> Tensor:
     """
     _, items = rows.coordinates(users)
     counts = rows.starts[users + 1] - rows.starts[users]
-    return F.embedding_bag(items, table, counts.cumsum(0) - counts, mode="sum")
+    return embedding_bag(items, table, counts.cumsum(0) - counts, mode="sum")

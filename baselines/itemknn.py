@@ -69,13 +69,13 @@ def nearest_neighbors(interactions: csr_array, n_neighbors: int, shrink: float) 
         shrink: added to the denominator.
     """
     n_items = interactions.shape[1]
-    norms = np.sqrt(np.asarray(interactions.sum(axis=0), dtype=np.float32).ravel())
+    counts = np.asarray(interactions.sum(axis=0), dtype=np.float32).ravel()
     users_of_item = csr_array(interactions.T)
     size = max(1, BLOCK_ENTRIES // n_items)
     kept = []
     for start in range(0, n_items, size):
         block = (users_of_item[start : start + size] @ interactions).toarray()
-        denominator = np.outer(norms[start : start + size], norms) + shrink
+        denominator = np.sqrt(np.outer(counts[start : start + size], counts)) + np.float32(shrink)
         np.divide(block, denominator, out=block, where=denominator > 0)
         block[np.arange(len(block)), np.arange(start, start + len(block))] = 0.0
         kept.append(_largest_per_row(block, min(n_neighbors, n_items)))

@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn.functional import softplus
 
 Regularizer = Literal["squared", "norm"]
 
@@ -43,7 +43,7 @@ def bpr_loss(positive_scores: Tensor, negative_scores: Tensor) -> Tensor:
         positive_scores: s_ui, [B].
         negative_scores: s_uj, [B].
     """
-    return F.softplus(negative_scores - positive_scores).mean()
+    return softplus(negative_scores - positive_scores).mean()
 
 
 def squared_l2(*blocks: Tensor) -> Tensor:

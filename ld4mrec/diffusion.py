@@ -8,9 +8,7 @@ import torch
 from torch import Tensor, nn
 
 
-def noise_variances(
-    diffusion_steps: int, noise_scale: float, noise_min: float, noise_max: float = 1.0
-) -> Tensor:
+def noise_variances(diffusion_steps: int, noise_scale: float, noise_min: float, noise_max: float = 1.0) -> Tensor:
     """Return the noise variances 1 - alpha_bar_t for t = 1..T, [T] float64 (Eq. 3).
 
     1 - alpha_bar_t = s [alpha_min + (t - 1) / (T - 1) (alpha_max - alpha_min)]. The paper fixes

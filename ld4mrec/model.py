@@ -220,6 +220,7 @@ class LD4MRec(nn.Module):
             x_0 = self._predict(self.network.fc_in(x_t), users, t)
         return x_0
 
+    @torch.no_grad()
     def gate_means(self, users: Tensor) -> Tensor:
         """Return the mean gate g of Eq. 20 by CG block and step t = 0..T, [n_blocks, T + 1].
 

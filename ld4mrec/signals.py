@@ -90,8 +90,9 @@ def modality_preference(interactions: csr_array, features: Tensor) -> Tensor:
 
 def _standardize(columns: NDArray[np.float32]) -> NDArray[np.float32]:
     """Give each column mean 0 and deviation 1; a constant column becomes 0."""
-    centered = columns - columns.mean(axis=0, dtype=np.float64)
-    deviation = centered.std(axis=0)
+    centered = columns - columns.mean(axis=0, dtype=np.float64).astype(np.float32)
+    deviation = centered.std(axis=0, dtype=np.float64)
     constant = deviation <= 1e-6 * np.abs(columns).max(axis=0, initial=0.0)
-    standardized: NDArray[np.float32] = np.where(constant, 0.0, centered / np.where(constant, 1.0, deviation))
-    return standardized.astype(np.float32)
+    factors = np.where(constant, 0.0, 1.0 / np.where(constant, 1.0, deviation)).astype(np.float32)
+    standardized: NDArray[np.float32] = centered * factors
+    return standardized

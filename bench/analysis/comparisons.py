@@ -20,7 +20,7 @@ from bench.analysis.significance import (
 )
 from bench.analysis.tables import split_metric
 from bench.errors import StoreError
-from bench.experiments.store import FINISHED, RunRecord
+from bench.experiments.store import RunRecord
 
 KEY_COLUMNS = ("dataset", "split", "metric", "k", "reference", "model", "unit", "n")
 EFFECT_COLUMNS = (
@@ -73,9 +73,7 @@ def compare_models(
     others = [label for label in selection.labels if label != selection.reference]
     if selection.has_reference:
         gaps = {label: _gap(selection, label) for label in others}
-        users = (
-            _user_means(selection.finished(selection.reference), metrics) if not all(gaps.values()) else None
-        )
+        users = _user_means(selection.finished(selection.reference), metrics) if not all(gaps.values()) else None
         for label in others:
             rows += _compare_one(selection, label, metrics, users, gaps[label], tests=tests)
     columns = [*KEY_COLUMNS, *EFFECT_COLUMNS, *(TEST_COLUMNS if tests else ()), "note"]
@@ -112,20 +110,14 @@ def _compare_one(
 ) -> list[dict[str, Any]]:
     if gap or reference_users is None:
         units: tuple[Unit, Unit] = ("seed", "user")
-        return [
-            _row(selection, label, name, Comparison(unit, note=gap)) for name in metrics for unit in units
-        ]
+        return [_row(selection, label, name, Comparison(unit, note=gap)) for name in metrics for unit in units]
     reference, model = selection.finished(selection.reference), selection.finished(label)
     users = _user_means(model, metrics)
     _check_same_users(reference_users, users, selection.reference, label)
     rows = []
     for name in metrics:
-        over_seeds = compare_paired(
-            _seed_values(reference, name), _seed_values(model, name), "seed", tests=tests
-        )
-        over_users = compare_paired(
-            reference_users[name].to_numpy(), users[name].to_numpy(), "user", tests=tests
-        )
+        over_seeds = compare_paired(_seed_values(reference, name), _seed_values(model, name), "seed", tests=tests)
+        over_users = compare_paired(reference_users[name].to_numpy(), users[name].to_numpy(), "user", tests=tests)
         rows += [_row(selection, label, name, result) for result in (over_seeds, over_users)]
     return rows
 
@@ -154,9 +146,7 @@ def _seed_values(runs: Sequence[RunRecord], name: str) -> Values:
     for run in runs:
         value = run.data["metrics"]["test"].get(name)
         if value is None:
-            raise StoreError(
-                f"The run in {run.folder} has no test metric {name}. Name another with --metric."
-            )
+            raise StoreError(f"The run in {run.folder} has no test metric {name}. Name another with --metric.")
         values.append(value)
     return np.asarray(values, dtype=np.float64)
 
@@ -169,14 +159,11 @@ def _user_means(runs: Sequence[RunRecord], metrics: Sequence[str]) -> pd.DataFra
     """
     total: pd.DataFrame | None = None
     for run in runs:
-        assert run.status == FINISHED
         frame = _run_users(run, metrics)
         if total is None:
             total, first = frame, run
         else:
-            _check_same_users(
-                total, frame, f"{first.label} seed {first.seed}", f"{run.label} seed {run.seed}"
-            )
+            _check_same_users(total, frame, f"{first.label} seed {first.seed}", f"{run.label} seed {run.seed}")
             total = total + frame
     if total is None:
         raise ValueError("expected at least one run")
@@ -187,9 +174,7 @@ def _run_users(run: RunRecord, metrics: Sequence[str]) -> pd.DataFrame:
     frame = run.users()
     absent = [name for name in ("user", *metrics) if name not in frame.columns]
     if absent:
-        raise StoreError(
-            f"{run.folder / 'users.parquet'} has no column {', '.join(absent)}. Run the cell again."
-        )
+        raise StoreError(f"{run.folder / 'users.parquet'} has no column {', '.join(absent)}. Run the cell again.")
     frame = frame.set_index("user").sort_index()[list(metrics)].astype("float64")
     if frame.index.has_duplicates or frame.isna().to_numpy().any():
         raise StoreError(

@@ -8,8 +8,8 @@ without a word.
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from bench.analysis.wording import count, flatten, plural, setting
 from bench.errors import StoreError
 from bench.experiments.store import FINISHED, RunRecord
 
@@ -75,11 +75,6 @@ class Selection:
         return "; ".join(f"{plural(seeds, 'seed')} {state}" for state, seeds in states.items())
 
 
-def plural(values: Sequence[object], noun: str) -> str:
-    """Return `seed 3` or `seeds 3, 4`."""
-    return f"{noun}{'s' if len(values) != 1 else ''} {', '.join(map(str, values))}"
-
-
 def select_runs(
     records: Sequence[RunRecord],
     dataset: str,
@@ -123,12 +118,8 @@ def select_runs(
     sieve.keep(lambda run: run.seed in seed_list, OTHER_SEED)
     if not sieve.kept:
         raise StoreError(f"Dataset {dataset} has no runs with {plural(seed_list, 'seed')}.")
-    cells = {
-        (run.label, run.seed): run for run in sorted(sieve.kept, key=lambda run: str(run.data["created"]))
-    }
-    return Selection(
-        dataset, reference, _order(sieve.kept, reference), seed_list, cells, tuple(sieve.left_out)
-    )
+    cells = {(run.label, run.seed): run for run in sorted(sieve.kept, key=lambda run: str(run.data["created"]))}
+    return Selection(dataset, reference, _order(sieve.kept, reference), seed_list, cells, tuple(sieve.left_out))
 
 
 class _Sieve:
@@ -206,8 +197,7 @@ def describe_left_out(selection: Selection) -> list[str]:
             for label, of_label in sorted(_by_label(runs).items())
         ]
         detail = _difference(reason, runs, example)
-        count = f"{len(runs)} run{'s' if len(runs) != 1 else ''}"
-        lines.append(f"{count} left out, {reason}{detail}: {', '.join(parts)}.")
+        lines.append(f"{count(len(runs), 'run')} left out, {reason}{detail}: {', '.join(parts)}.")
     return lines
 
 
@@ -217,35 +207,13 @@ def _difference(reason: str, runs: Sequence[RunRecord], example: RunRecord) -> s
     if reason == OTHER_PROTOCOL:
         here = flatten(example.data["protocol"])
         changes = {
-            f"{name}={text(value)}"
+            f"{name}={setting(value)}"
             for run in runs
             for name, value in flatten(run.data["protocol"]).items()
             if here.get(name) != value
         }
         return f" ({', '.join(sorted(changes))})" if changes else ""
     return ""
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested settings as one level, `{"training.patience": 20}`."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
-
-
-def text(value: Any) -> str:
-    """Return a setting as a person writes it: no quotes, floats short, absent values as `none`."""
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(text(part) for part in value) + "]"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if value is None:
-        return "none"
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def mixed_conditions(selection: Selection) -> list[str]:
@@ -258,19 +226,15 @@ def mixed_conditions(selection: Selection) -> list[str]:
         environment = run.data.get("environment") or {}
         versions = {"python": environment.get("python"), **(environment.get("packages") or {})}
         for name, version in versions.items():
-            packages.setdefault(name, set()).add(text(version))
+            packages.setdefault(name, set()).add(setting(version))
         for name in ("cpu", "gpu", "device", "n_threads"):
-            machine.setdefault(name, set()).add(text(environment.get(name)))
+            machine.setdefault(name, set()).add(setting(environment.get(name)))
     for what, found in (("package versions", packages), ("machines", machine)):
-        mixed = [
-            f"{name} {' / '.join(sorted(values))}"
-            for name, values in sorted(found.items())
-            if len(values) > 1
-        ]
+        mixed = [f"{name} {' / '.join(sorted(values))}" for name, values in sorted(found.items()) if len(values) > 1]
         if mixed:
             times = " Do not compare their times." if what == "machines" else ""
             warnings.append(f"The runs come from different {what}: {'; '.join(mixed)}.{times}")
-    commits = {text((run.data.get("git") or {}).get("commit"))[:8] for run in finished}
+    commits = {setting((run.data.get("git") or {}).get("commit"))[:8] for run in finished}
     if len(commits) > 1:
         warnings.append(f"The runs come from different commits of the program: {', '.join(sorted(commits))}.")
     return warnings

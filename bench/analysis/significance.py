@@ -201,9 +201,7 @@ def sign_flip_p(differences: Values) -> float:
     def flipped(size: tuple[int, ...]) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
         n_bits = math.prod(size)
         bits = np.unpackbits(np.frombuffer(rng.bytes(-(-n_bits // 8)), dtype=np.uint8), count=n_bits)
-        signed: np.ndarray[tuple[int, ...], np.dtype[np.float64]] = np.where(
-            bits.reshape(size), sizes, -sizes
-        )
+        signed: np.ndarray[tuple[int, ...], np.dtype[np.float64]] = np.where(bits.reshape(size), sizes, -sizes)
         return signed
 
     drawn = stats.monte_carlo_test(

@@ -102,9 +102,7 @@ def runs_frame(selection: Selection) -> pd.DataFrame:
                 }
                 rows.append({"dataset": selection.dataset, **row})
     order = {label: place for place, label in enumerate(selection.labels)}
-    rows.sort(
-        key=lambda row: (not row["included"], order.get(row["model"], len(order)), row["model"], row["seed"])
-    )
+    rows.sort(key=lambda row: (not row["included"], order.get(row["model"], len(order)), row["model"], row["seed"]))
     frame = pd.DataFrame(rows, columns=list(RUNS_COLUMNS))
     return frame.astype({"error_epoch": "Int64", "error_step": "Int64"})
 
@@ -191,9 +189,7 @@ def _phases(run: RunRecord) -> list[dict[str, Any]]:
     phases.append({"phase": "fit", "seconds": fit_s, "n": 1, "unit": "run", "source": source})
     if cost["inference_s"] is not None:
         users = {"n": cost["inference_users"], "unit": "users"}
-        phases.append(
-            {"phase": "inference", "seconds": cost["inference_s"], **users, "source": cost["source"]}
-        )
+        phases.append({"phase": "inference", "seconds": cost["inference_s"], **users, "source": cost["source"]})
     return phases
 
 
@@ -222,9 +218,7 @@ def summary_frame(selection: Selection, accuracy: pd.DataFrame, efficiency: pd.D
             places = rank_best(rows[by], higher_is_better=metric in HIGHER_IS_BETTER)
             summary.loc[rows.index, "rank"] = pd.array(places, dtype="Int64")
     order = {label: place for place, label in enumerate(selection.labels)}
-    summary = summary.sort_values(
-        "model", key=lambda column: column.map(order), kind="stable", ignore_index=True
-    )
+    summary = summary.sort_values("model", key=lambda column: column.map(order), kind="stable", ignore_index=True)
     return summary.astype({"k": "Int64"})[list(SUMMARY_COLUMNS)]
 
 

@@ -70,7 +70,8 @@ def build_features(
         else:
             matrix, about[modality]["labels"] = multi_hot(_labels(modality, feature, items, report))
         found = check_features(modality, matrix, len(items), source)
-        about[modality] |= {"width": matrix.shape[1], "zero_rows": found.zero_rows, "duplicate_rows": found.duplicate_rows}
+        about[modality]["width"] = matrix.shape[1]
+        about[modality] |= {"zero_rows": found.zero_rows, "duplicate_rows": found.duplicate_rows}
         matrices[modality] = matrix
     return matrices, about
 
@@ -82,12 +83,12 @@ def _matrix_rows(
     try:
         n_rows = len(np.load(path, mmap_mode="r", allow_pickle=False))
     except (OSError, ValueError, TypeError) as error:
-        raise DataError(f"features.{modality}: {path} is no NumPy matrix that can be read without pickle: {error}.") from error
+        raise DataError(f"features.{modality}: {path} is no plain NumPy matrix: {error}.") from error
     if feature.rows == "order" and descriptions is not None:
         if n_rows != len(descriptions):
             raise DataError(
-                f"features.{modality}: {path} has {n_rows:,} rows, but the items file has {len(descriptions):,}. With "
-                f"rows = \"order\" they must be the same items in the same order."
+                f"features.{modality}: {path} has {n_rows:,} rows, but the items file has {len(descriptions):,}. The "
+                f"rows 'order' need the same items in the same order."
             )
         rows = pd.Index(descriptions["id"]).get_indexer(pd.Index(ids))
         outside = rows < 0
@@ -96,17 +97,17 @@ def _matrix_rows(
         words = ids[~ids.str.fullmatch("-?[0-9]{1,18}")]
         if len(words):
             raise DataError(
-                f"features.{modality}: rows = \"id\" needs item ids that are whole numbers, but {len(words):,} of "
-                f"{len(ids):,} are not, for example '{words.iloc[0]}'. Bring an items file whose rows follow the matrix, "
-                f"and set rows = \"order\"."
+                f"features.{modality}: the rows 'id' need item ids that are whole numbers, but {len(words):,} of "
+                f"{len(ids):,} are not, for example '{words.iloc[0]}'. Bring an items file whose rows follow the "
+                f"matrix, and set rows = 'order'."
             )
         rows = ids.astype("int64").to_numpy() - feature.first_id
         outside = (rows < 0) | (rows >= n_rows)
-        wish = f"have no row: row 0 is item {feature.first_id} (first_id), row {n_rows - 1:,} item {feature.first_id + n_rows - 1:,}"
+        wish = f"have no row: its rows are the items {feature.first_id} (first_id) to {feature.first_id + n_rows - 1}"
     if outside.any():
         raise DataError(
-            f"features.{modality}: {path} has {n_rows:,} rows, and {int(outside.sum()):,} of {len(ids):,} items {wish}; "
-            f"for example item '{ids.iloc[int(outside.argmax())]}'."
+            f"features.{modality}: {path} has {n_rows:,} rows, but {int(outside.sum()):,} of {len(ids):,} items "
+            f"{wish}; for example item '{ids.iloc[int(outside.argmax())]}'."
         )
     return np.asarray(rows, dtype=np.int64)
 

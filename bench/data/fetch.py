@@ -25,7 +25,7 @@ Report = Callable[[str], None]
 TIMEOUT_S = 60
 
 
-class Unavailable(Exception):
+class UnavailableError(Exception):
     """A source cannot give the files now; the message says why and what would help."""
 
 
@@ -57,7 +57,7 @@ def locate(recipe: Recipe, workspace: Workspace, *, source: str | None, report: 
         try:
             folder = _folder(candidate, recipe, workspace, report)
             _check_files(folder, candidate, recipe)
-        except Unavailable as reason:
+        except UnavailableError as reason:
             reasons.append(f"source '{candidate.name}': {reason}")
             report(f"{reasons[-1]}")
         else:
@@ -90,25 +90,27 @@ def _check_files(folder: Path, source: AnySource, recipe: Recipe) -> None:
     if missing:
         found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
         shown = ", ".join(found[:10]) + (f" and {len(found) - 10:,} more" if len(found) > 10 else "")
-        raise Unavailable(f"{folder} lacks {', '.join(missing)}. It holds {shown or 'no files'}.")
+        raise UnavailableError(f"{folder} lacks {', '.join(missing)}. It holds {shown or 'no files'}.")
 
 
 def _package_folder(source: PackageSource) -> Path:
     # find_spec only looks a top-level package up: nothing of it runs, and a broken or slow import does not matter.
     spec = importlib.util.find_spec(source.package)
     if spec is None:
-        raise Unavailable(f"the Python package {source.package} is not installed (pip install {source.package}).")
+        raise UnavailableError(f"the Python package {source.package} is not installed (pip install {source.package}).")
     for location in spec.submodule_search_locations or []:
         folder = Path(location) / source.folder
         if folder.is_dir():
             return folder
-    raise Unavailable(f"the installed package {source.package} has no folder {source.folder}; its version may differ.")
+    raise UnavailableError(
+        f"the installed package {source.package} has no folder {source.folder}; its version may differ."
+    )
 
 
 def _local_folder(source: LocalSource, recipe: Recipe) -> Path:
     folder = recipe.path.parent / Path(source.folder).expanduser()
     if not folder.is_dir():
-        raise Unavailable(
+        raise UnavailableError(
             f"there is no folder {folder.resolve()}. Put {', '.join(needed_files(source, recipe))} there, or change "
             f"'folder' in {recipe.path}."
         )
@@ -120,7 +122,7 @@ def _generate(source: GeneratedSource, recipe: Recipe, folder: Path) -> Path:
     try:
         data = planted(**source.params)  # type: ignore[arg-type]
     except TypeError as error:
-        raise DataError(f"{recipe.path}: the generator '{source.generator}' does not take these params: {error}.") from error
+        raise DataError(f"{recipe.path}: the generator '{source.generator}' refuses its params: {error}.") from error
     folder.mkdir(parents=True, exist_ok=True)
     data.interactions.to_csv(folder / "interactions.csv", index=False)
     data.items.to_csv(folder / "items.csv", index=False)
@@ -148,11 +150,11 @@ def _download(source: HttpSource, recipe: Recipe, folder: Path, report: Report) 
                 processor=partial(_unpack, wanted=wanted),
             )
         except requests.exceptions.RequestException as error:
-            raise Unavailable(_web_reason(error, download, target)) from error
+            raise UnavailableError(_web_reason(error, download, target)) from error
         except (zipfile.BadZipFile, tarfile.TarError) as error:
-            raise Unavailable(f"{target} is a damaged archive ({error}). Delete it and try again.") from error
+            raise UnavailableError(f"{target} is a damaged archive ({error}). Delete it and try again.") from error
         except ValueError as error:
-            raise Unavailable(
+            raise UnavailableError(
                 f"what came from {download.url} does not have the checksum {download.known_hash}: the download is "
                 f"damaged or the file has changed. Nothing was kept; try again later."
             ) from error
@@ -169,12 +171,12 @@ def _get(url: str, output_file: str, pup: Any, *, size: int | None) -> None:
     with path.open("rb") as file:
         start = file.read(512).lstrip().lower()
     if start.startswith((b"<!doctype html", b"<html")):
-        raise Unavailable(
+        raise UnavailableError(
             f"{url} answered with a web page instead of data: a login, a consent or a quota page. Open it in a "
             f"browser to see what it asks for."
         )
     if size is not None and path.stat().st_size != size:
-        raise Unavailable(f"{url} gave {path.stat().st_size:,} bytes, but the recipe expects {size:,}.")
+        raise UnavailableError(f"{url} gave {path.stat().st_size:,} bytes, but the recipe expects {size:,}.")
 
 
 def _unpack(archive: str, action: str, pup: Any, *, wanted: list[str]) -> str:

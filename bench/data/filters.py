@@ -55,9 +55,7 @@ def deduplicate(frame: pd.DataFrame, keep: Literal["first", "last"] = "first") -
     return rows.drop_duplicates(["user", "item"], keep=keep).sort_index().reset_index(drop=True)
 
 
-def k_core(
-    frame: pd.DataFrame, user_core: int, item_core: int, report: Callable[[str], None]
-) -> pd.DataFrame:
+def k_core(frame: pd.DataFrame, user_core: int, item_core: int, report: Callable[[str], None]) -> pd.DataFrame:
     """Keep the largest set of interactions in which every user and every item still has enough of them.
 
     Users with fewer than `user_core` and items with fewer than `item_core` interactions are dropped together,
@@ -140,7 +138,7 @@ def _empty_core(users: NDArray[np.int64], items: NDArray[np.int64], user_core: i
     return (
         f"Nothing is left after the k-core filter: the {users.max() + 1:,} users, {items.max() + 1:,} items "
         f"and {len(users):,} interactions before it hold no part in which every user has at least "
-        f"{user_core} and every item at least {item_core} interactions. The highest core with something left "
-        f"is user_core = {min(user_core, filled)}, item_core = {min(item_core, filled)}; ask for that or less "
-        f"in the recipe."
+        f"{user_core} and every item at least {item_core} interactions. The highest core with something "
+        f"left is user_core = {min(user_core, filled)}, item_core = {min(item_core, filled)}; ask for that or "
+        f"less in the recipe."
     )

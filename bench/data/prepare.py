@@ -84,11 +84,12 @@ def prepare(
 
 def _already_there(recipe: Recipe, folder: Path, source: str | None, report: Report) -> PreparedDataset:
     dataset = PreparedDataset.load(folder)
-    again = f"Run `bench prepare {recipe.name} --force` to prepare it anew; runs made on the old data keep its fingerprint."
+    again = f"Use --force to prepare {recipe.name} anew; results on the old data stay apart by its fingerprint."
     if dataset.metadata["recipe"]["hash"] != recipe.hash:
-        raise DataError(f"{folder} was prepared from another version of the recipe {recipe.path}. {again}")
-    if source is not None and source != dataset.metadata["source"]["name"]:
-        raise DataError(f"{folder} was prepared from the source '{dataset.metadata['source']['name']}', not '{source}'. {again}")
+        raise DataError(f"{folder} was prepared from other content of the recipe {recipe.path}. {again}")
+    used = dataset.metadata["source"]["name"]
+    if source not in (None, used):
+        raise DataError(f"{folder} was prepared from the source '{used}', not from '{source}'. {again}")
     report(f"{recipe.name} is already prepared: {folder}")
     return dataset
 
@@ -102,7 +103,8 @@ def _read(recipe: Recipe, located: Located, report: Report) -> tuple[pd.DataFram
     if source.items is None:
         return frame, None
     descriptions = read_items(located.folder, source.items)
-    report(f"read {source.items.file}: {len(descriptions):,} items, fields {', '.join(descriptions.columns[1:]) or 'none'}")
+    fields = ", ".join(descriptions.columns[1:]) or "none"
+    report(f"read {source.items.file}: {len(descriptions):,} items, fields {fields}")
     return frame, descriptions
 
 
@@ -126,7 +128,7 @@ def _apply_steps(recipe: Recipe, frame: pd.DataFrame, report: Report) -> pd.Data
         first = frame[frame.duplicated(["user", "item"])].iloc[0]
         raise DataError(
             f"{repeated:,} interactions repeat an earlier user and item, for example user '{first['user']}' and item "
-            f"'{first['item']}'. Add a step with kind = \"dedupe\" to {recipe.path}, before any step of kind \"core\"."
+            f"'{first['item']}'. Add a step of kind 'dedupe' to {recipe.path}, before any step of kind 'core'."
         )
     return frame
 

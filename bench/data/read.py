@@ -15,10 +15,10 @@ SEPARATORS = {",": "a comma", "\t": "a tab", ";": "a semicolon", "|": "a bar", "
 
 
 def read_interactions(folder: Path, table: InteractionsTable) -> pd.DataFrame:
-    """Read interactions with the columns `user`, `item` (text) and, where the recipe names them, `rating` (float64),
-    `timestamp` (int64, seconds since 1970) and `split` (text).
+    """Read interactions.
 
-    Ids stay text, so leading zeros survive; blanks around them go.
+    The columns are `user`, `item` (text) and, where the recipe names them, `rating` (float64), `timestamp` (int64,
+    seconds since 1970) and `split` (text). Ids stay text, so leading zeros survive; blanks around them go.
 
     Raises:
         DataError: the file, its columns, its encoding or one of its values is not what the recipe says.

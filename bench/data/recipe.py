@@ -176,7 +176,7 @@ class Recipe(Section):
     sources: Annotated[tuple[AnySource, ...], Field(min_length=1)]
     steps: tuple[Step, ...] = ()
     split: Split = Split()
-    features: dict[Modality, Feature] = {}
+    features: dict[Modality, Feature] = Field(default_factory=dict)
     expected: Expected = Expected()
 
     _path: Path = PrivateAttr(default=Path("recipe.toml"))
@@ -215,7 +215,7 @@ class Recipe(Section):
             if self.split.method == "given" and table.split is None:
                 yield f"{where} lacks the key 'split', which the split method 'given' needs"
             if self.split.method != "given" and table.split is not None:
-                yield f"{where} names a split column, but split.method is '{self.split.method}'; use 'given', or drop the key"
+                yield f"{where} has the key 'split', which the split method '{self.split.method}' does not use"
 
     def _feature_problems(self) -> Iterator[str]:
         for modality, feature in self.features.items():

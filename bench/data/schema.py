@@ -25,9 +25,9 @@ class Section(BaseModel):
             return data
         unknown = [key for key in data if key not in cls.model_fields]
         if unknown:
-            words = [f"unknown key {did_you_mean(key, cls.model_fields)}" for key in unknown]
-            known = ", ".join(cls.model_fields)
-            raise PydanticCustomError("unknown_key", "{words}. Known keys: {known}", dict(words="; ".join(words), known=known))
+            found = "; ".join(f"unknown key {did_you_mean(key, cls.model_fields)}" for key in unknown)
+            context = {"found": found, "known": ", ".join(cls.model_fields)}
+            raise PydanticCustomError("unknown_key", "{found}. Known keys: {known}", context)
         return data
 
 
@@ -80,18 +80,15 @@ def explain(error: ValidationError, document: Mapping[str, Any], path: Path) -> 
 
 def _key(location: tuple[int | str, ...], document: Any) -> str:
     """Write a location the way the file is written: `sources[0].interactions.file`."""
-    key, here = "", document
-    for position, part in enumerate(location):
-        last = position == len(location) - 1
-        if isinstance(part, int):
-            key += f"[{part}]"
-            here = here[part] if isinstance(here, list) and part < len(here) else None
-        elif isinstance(here, Mapping) and part in here:
-            key += f".{part}"
-            here = here[part]
-        elif last or not isinstance(here, Mapping) or part not in here.values():
-            # Neither a key nor the tag that pydantic adds for the chosen kind: the key that is missing.
-            key += f".{part}"
+    key, here, chosen = "", document, False
+    for part in location:
+        if not chosen and isinstance(here, Mapping) and part in (here.get("kind"), here.get("encoder")):
+            # Pydantic names the chosen kind of table in the location; the file does not.
+            chosen = True
+            continue
+        key += f"[{part}]" if isinstance(part, int) else f".{part}"
+        is_there = part in here if isinstance(here, Mapping) else isinstance(here, list)
+        here, chosen = here[part] if is_there else None, False
     return key.lstrip(".") or "recipe"
 
 
@@ -105,8 +102,9 @@ def _finding(details: ErrorDetails) -> str:
     if kind == "union_tag_not_found":
         return f"expected a table with the key {context['discriminator']}, which is not there"
     if kind == "union_tag_invalid":
-        known = re.findall(r"'([^']*)'", context["expected_tags"])
-        return f"expected {context['discriminator']} = {context['expected_tags']}, found {did_you_mean(context['tag'], known)}"
+        key, tags = context["discriminator"], context["expected_tags"]
+        near = did_you_mean(str(context["tag"]), re.findall(r"'([^']*)'", tags))
+        return f"expected {key} to be one of {tags}, found {near}"
     if kind == "literal_error":
         known = re.findall(r"'([^']*)'", context["expected"])
         return f"expected {context['expected']}, found {did_you_mean(str(found), known)}"

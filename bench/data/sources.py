@@ -67,8 +67,8 @@ class ItemsTable(Table):
     """
 
     id: Text = "item"
-    fields: dict[Text, Text | Flags] = {}
-    patterns: dict[Text, Pattern] = {}
+    fields: dict[Text, Text | Flags] = Field(default_factory=dict)
+    patterns: dict[Text, Pattern] = Field(default_factory=dict)
 
     def may_have(self, field: str) -> bool:
         """Say whether `field` can come out of this table; without named fields only the file itself tells."""
@@ -158,7 +158,7 @@ class GeneratedSource(Source):
 
     kind: Literal["generated"]
     generator: Literal["planted"]
-    params: dict[str, int | float] = {}
+    params: dict[str, int | float] = Field(default_factory=dict)
     interactions: InteractionsTable = InteractionsTable(file="interactions.csv", timestamp="timestamp")
     items: ItemsTable | None = ItemsTable(file="items.csv", id="id")
 

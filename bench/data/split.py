@@ -62,9 +62,8 @@ def assign_split(
     else:
         # Draws are handed out in the order of ids, so that the order of the rows has no part in the split.
         by_id = np.lexsort((items, users))
-        draws = np.empty(len(frame))
-        draws[by_id] = np.random.default_rng(split_seed).random(len(frame))
-        order = np.lexsort((items, draws, users))
+        draws = np.random.default_rng(split_seed).random(len(frame))
+        order = by_id[np.lexsort((draws, users[by_id]))]
     codes = np.empty(len(frame), dtype=np.int64)
     codes[order] = _codes_in_order(users[order])
     return np.array(SPLITS)[codes]
@@ -77,8 +76,10 @@ def _codes_in_order(users: NDArray[np.int64]) -> NDArray[np.int64]:
     first_valid = n - held_out
     first_test = first_valid + held_out // 2
     position = np.arange(len(users)) - (np.cumsum(n) - n)[users]
-    after = np.stack([position >= first_valid[users], position >= first_test[users]])
-    return after.sum(axis=0, dtype=np.int64)
+    codes = np.zeros(len(users), dtype=np.int64)
+    codes += position >= first_valid[users]
+    codes += position >= first_test[users]
+    return codes
 
 
 def _check_counts(frame: pd.DataFrame, users: NDArray[np.int64], method: str) -> None:

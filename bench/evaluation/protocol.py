@@ -65,9 +65,7 @@ class EvaluationProtocol:
         """
         ks = self.ks
         if not ks or any(k < 1 for k in ks) or any(a >= b for a, b in pairwise(ks)):
-            raise UsageError(
-                f"Cut-offs must be positive, ascending and distinct, like 10, 20, 50; found {list(ks)}."
-            )
+            raise UsageError(f"Cut-offs must be positive, ascending and distinct, like 10, 20, 50; found {list(ks)}.")
         length = self.idcg_list_length
         if self.idcg == "truth" and length is not None:
             raise UsageError(
@@ -75,8 +73,7 @@ class EvaluationProtocol:
             )
         if self.idcg == "hits" and (length is None or length < ks[-1]):
             raise UsageError(
-                f"idcg='hits' needs an idcg_list_length no smaller than the largest cut-off, {ks[-1]}; "
-                f"found {length}."
+                f"idcg='hits' needs an idcg_list_length no smaller than the largest cut-off, {ks[-1]}; found {length}."
             )
 
     @property

@@ -255,18 +255,28 @@ class RankingEvaluator:
 
     def _block_top_k(self, scores: Tensor, k: int) -> Tensor:
         lists = []
-        lowest = torch.iinfo(torch.int64).min
         for rows in torch.split(scores, self._chunk):
-            # The bits of a float32 sort like the number once those of a negative are flipped. With the id
-            # below them, one integer key orders by score, then lower id. Adding 0 turns -0 into 0.
-            bits = rows.add(0.0).view(torch.int32)
-            ordered = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).long()
-            keys = (ordered << 32) | (self.n_items - 1 - self._ids)
-            keys.masked_fill_(rows.isnan(), lowest)
-            best = keys.topk(k, dim=1).values
-            items = self.n_items - 1 - (best & 0xFFFFFFFF)
-            lists.append(items.masked_fill_(best == lowest, -1))
+            best, items = rows.nan_to_num(nan=-torch.inf, neginf=-torch.inf).topk(min(k + 1, self.n_items), dim=1)
+            # Strictly falling scores, one past the cut included, leave no tie to settle; most rows end here.
+            clear = (best[:, :-1] > best[:, 1:]).all(1) & (best[:, k - 1] > -torch.inf)
+            items = items[:, :k]
+            tied = (~clear).nonzero().squeeze(1)
+            if len(tied):
+                items[tied] = self._top_k_by_key(rows[tied], k)
+            lists.append(items)
         return torch.cat(lists)
+
+    def _top_k_by_key(self, rows: Tensor, k: int) -> Tensor:
+        """Return the top items of rows with ties or too few candidates, from one integer key per item."""
+        # The bits of a float32 sort like the number once those of a negative are flipped; the id goes below them,
+        # so the key orders by score, then lower id. Adding 0 turns -0 into 0.
+        bits = rows.add(0.0).view(torch.int32)
+        ordered = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).long()
+        keys = (ordered << 32) | (self.n_items - 1 - self._ids)
+        masked = torch.iinfo(torch.int64).min
+        best = keys.masked_fill_(rows.isnan(), masked).topk(k, dim=1).values
+        items = self.n_items - 1 - (best & 0xFFFFFFFF)
+        return items.masked_fill_(best == masked, -1)
 
 
 def _positives(matrix: csr_array) -> csr_array:
@@ -285,7 +295,7 @@ def _check_scores(scores: Tensor, users: Tensor) -> None:
     affected = counts.nonzero().squeeze(1)
     first = int(affected[0])
     raise TrainingError(
-        f"Scores must be numbers below infinity, but {int(counts[first])} of the {scores.shape[1]} scores of user "
-        f"{int(users[first])} are NaN or +inf; {len(affected)} of the {len(users)} users in this block have some. "
-        "The model's parameters have most likely diverged; a smaller learning_rate usually helps."
+        f"Scores must be numbers below infinity, but {int(counts[first])} of the {scores.shape[1]} scores of "
+        f"user {int(users[first])} are NaN or +inf; {len(affected)} of the {len(users)} users in this block have "
+        "some. The model's parameters have most likely diverged; a smaller learning_rate usually helps."
     )

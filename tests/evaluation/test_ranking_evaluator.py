@@ -74,9 +74,7 @@ def test_lists_longer_than_the_catalogue_are_padded():
 def cases(draw):
     n_users, n_items = draw(st.integers(1, 6)), draw(st.integers(1, 9))
     values = st.sampled_from([-float("inf"), -2.5, -1.0, -0.0, 0.0, 1e-40, 1.0, 3.0])
-    scores = draw(
-        st.lists(st.lists(values, min_size=n_items, max_size=n_items), min_size=n_users, max_size=n_users)
-    )
+    scores = draw(st.lists(st.lists(values, min_size=n_items, max_size=n_items), min_size=n_users, max_size=n_users))
     sets = st.lists(st.sets(st.integers(0, n_items - 1)), min_size=n_users, max_size=n_users)
     train, valid, target = draw(sets), draw(sets), draw(sets)
     target[0].add(0)
@@ -212,9 +210,23 @@ def test_a_models_own_tensors_stay_as_they_are():
     before = everything.detach().clone(), popularity.clone()
     for score in (lambda users: everything, lambda users: popularity.expand(len(users), -1)):
         subject.ranks(score)
-        assert not subject.top_k(score, 5).requires_grad
+        subject.top_k(score, 5)
     assert torch.equal(everything, before[0])
     assert torch.equal(popularity, before[1])
+
+
+def test_scoring_records_no_gradients():
+    recorded = []
+
+    def score(users):
+        recorded.append(torch.is_grad_enabled())
+        return torch.ones(len(users), 3, requires_grad=True)
+
+    subject = evaluator(matrix([{0}], 3), matrix([{2}], 3))
+    subject.ranks(score)
+    subject.top_k(score, 2)
+    assert recorded == [False, False]
+    assert torch.is_grad_enabled()
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
@@ -260,7 +272,5 @@ def test_cpu_and_gpu_agree():
     gpu = torch.device("cuda")
     on_gpu = RankingEvaluator(train, test, exclude=valid, protocol=RECBOLE, device=gpu, block_size=70)
     there = scores.to(gpu)
-    np.testing.assert_array_equal(
-        on_gpu.ranks(lambda users: there[users]).rank, on_cpu.ranks(scorer(scores)).rank
-    )
+    np.testing.assert_array_equal(on_gpu.ranks(lambda users: there[users]).rank, on_cpu.ranks(scorer(scores)).rank)
     assert torch.equal(on_gpu.top_k(lambda users: there[users], 50).cpu(), on_cpu.top_k(scorer(scores), 50))

@@ -26,9 +26,7 @@ def ranks_of(rank_lists, n_items):
     """Build ranks from one list of ranks per user."""
     lengths = np.array([len(ranks) for ranks in rank_lists])
     users = np.arange(len(rank_lists))
-    return Ranks(
-        users, lengths, np.repeat(users, lengths), np.concatenate(rank_lists).astype(np.int64), n_items
-    )
+    return Ranks(users, lengths, np.repeat(users, lengths), np.concatenate(rank_lists).astype(np.int64), n_items)
 
 
 # Users 3, 5, 8 and 5 items; user 8's second item is masked, so its rank is one past the catalogue.
@@ -141,9 +139,7 @@ def test_agreement_with_ir_measures(random_ranking):
     truth = {str(u): {str(i): 1 for i in np.flatnonzero(target[u])} for u in users}
     run = {str(u): {str(i): float(scores[u, i]) for i in np.flatnonzero(~train[u])} for u in users}
     names = {"recall": "R", "ndcg": "nDCG", "precision": "P", "map": "AP", "mrr": "RR", "hit": "Success"}
-    measures = {
-        ir_measures.parse_measure(f"{theirs}@{k}"): (ours, k) for ours, theirs in names.items() for k in KS
-    }
+    measures = {ir_measures.parse_measure(f"{theirs}@{k}"): (ours, k) for ours, theirs in names.items() for k in KS}
     seen = 0
     for value in ir_measures.iter_calc(list(measures), truth, run):
         name, k = measures[value.measure]
@@ -169,6 +165,4 @@ def test_agreement_with_recbole(random_ranking, monkeypatch):
         for name, metric in names.items():
             table = metric.__new__(metric).metric_info(*arguments)
             for k in KS:
-                np.testing.assert_allclose(
-                    frame[f"{name}@{k}"], table[:, k - 1], atol=1e-12, err_msg=f"{name}@{k}"
-                )
+                np.testing.assert_allclose(frame[f"{name}@{k}"], table[:, k - 1], atol=1e-12, err_msg=f"{name}@{k}")

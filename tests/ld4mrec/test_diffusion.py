@@ -50,9 +50,7 @@ def test_corrupt_has_the_mean_and_variance_of_eq_2_row_by_row():
     assert x_t[0, :100_000].mean().item() == pytest.approx(0.0, abs=0.005)
     assert x_t[0, 100_000:].mean().item() == pytest.approx(math.sqrt(0.9), abs=0.005)
     assert x_t[1].mean().item() == pytest.approx(0.8, abs=0.007)
-    assert (x_t - x * (1 - variance[:, None]).sqrt()).var(dim=1).tolist() == pytest.approx(
-        [0.1, 0.36], rel=0.02
-    )
+    assert (x_t - x * (1 - variance[:, None]).sqrt()).var(dim=1).tolist() == pytest.approx([0.1, 0.36], rel=0.02)
 
 
 def test_corrupt_without_variance_returns_the_rows_and_leaves_its_input_alone():

@@ -88,9 +88,7 @@ def test_modality_preference_is_the_degree_weighted_sum_of_eq_16(interactions):
     for u, i in zip(*dense.nonzero(), strict=True):
         expected[u] += items[i] / math.sqrt(user_degrees[u] * item_degrees[i])
     expected = (expected - expected.mean(0)) / expected.std(0)
-    assert modality_preference(interactions, torch.from_numpy(features)).numpy() == pytest.approx(
-        expected, abs=1e-4
-    )
+    assert modality_preference(interactions, torch.from_numpy(features)).numpy() == pytest.approx(expected, abs=1e-4)
 
 
 def test_users_without_interactions_have_no_preference():

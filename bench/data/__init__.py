@@ -1,0 +1,12 @@
+"""What data is there, where does it come from, and what was done with it before a model saw it?
+
+A recipe (`datasets/*.toml`) says where the raw files lie and which steps lead to the prepared dataset; `prepare` follows
+it and writes a folder that every run refers to by its fingerprint.
+"""
+
+from bench.data.catalogue import find_recipe, list_recipes
+from bench.data.prepare import prepare
+from bench.data.prepared import PreparedDataset
+from bench.data.recipe import Recipe, load_recipe
+
+__all__ = ["PreparedDataset", "Recipe", "find_recipe", "list_recipes", "load_recipe", "prepare"]

@@ -1,0 +1,63 @@
+import json
+
+import pytest
+
+from bench.errors import StoreError
+from bench.experiments.store import RunStore, run_key
+
+
+def key(**changes):
+    identity = {
+        "fingerprint": "f",
+        "model": "m",
+        "code": "c",
+        "hyperparameters": {"a": 1, "b": (2, 3)},
+        "seed": 1,
+        "protocol": {"training": {"patience": 20}},
+    }
+    return run_key(**{**identity, **changes})
+
+
+def test_the_key_changes_with_everything_numbers_depend_on_and_with_nothing_else():
+    assert key() == key(hyperparameters={"b": [2, 3], "a": 1})
+    changed = [
+        key(fingerprint="g"),
+        key(model="n"),
+        key(code="d"),
+        key(hyperparameters={"a": 2, "b": (2, 3)}),
+        key(seed=2),
+        key(protocol={"training": {"patience": 10}}),
+    ]
+    assert len({key(), *changed}) == 7
+
+
+def test_a_started_run_shows_as_running_and_a_new_start_empties_it(tmp_path):
+    store = RunStore(tmp_path)
+    folder = store.folder("toy", "lightgcn[n_layers=3]", 1, "abcdef0123")
+    assert folder.name == "lightgcn_n_layers=3-seed1-abcdef01"
+    store.start(folder, {"key": "abcdef0123", "created": "2026"})
+    (folder / "history.csv").write_text("epoch\n")
+    assert [record.status for record in store.records("toy")] == ["running"]
+    assert store.find("toy", "abcdef0123") is not None
+    assert store.find("toy", "abcdef9999") is None
+    store.start(folder, {"key": "abcdef0123", "created": "2027"})
+    assert not (folder / "history.csv").exists()
+    assert store.datasets() == ["toy"]
+
+
+def test_an_unreadable_or_foreign_record_is_explained(tmp_path):
+    store = RunStore(tmp_path)
+    folder = store.folder("toy", "m", 1, "k" * 10)
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text("{")
+    with pytest.raises(StoreError, match="is not a readable run record"):
+        store.records("toy")
+    (folder / "run.json").write_text(json.dumps({"schema_version": 99}))
+    with pytest.raises(StoreError, match="schema version 99"):
+        store.records("toy")
+
+
+def test_a_results_folder_that_cannot_be_made_is_refused(tmp_path):
+    (tmp_path / "results").write_text("a file")
+    with pytest.raises(StoreError, match="cannot be written"):
+        RunStore(tmp_path / "results").check_writable()
