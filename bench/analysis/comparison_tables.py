@@ -40,9 +40,9 @@ def comparison_table(rows: pd.DataFrame, unit: str, metric: str, alpha: float) -
             row["model"],
             f"{row['n']:,}",
             f"{row['difference']:+.4f}",
-            interval(row["low"], row["high"]),
+            interval(row["ci_low"], row["ci_high"]),
             percent(row["relative"]),
-            percent_interval(row["relative_low"], row["relative_high"]),
+            percent_interval(row["relative_ci_low"], row["relative_ci_high"]),
             fixed(row["d_z"], 2),
             *([_shares(row)] if unit == "user" else []),
             *(_p_cells(row, alpha) if tested else []),
@@ -83,7 +83,7 @@ def _caption(rows: pd.DataFrame, unit: str, metric: str, alpha: float, *, tested
     parts = [
         f"{metric_title(metric)} on test, {reference} minus the other model; above zero {reference} is better.",
         one_pair[unit],
-        "Intervals: 95 % paired t; relative: divided by the other model's mean. d_z: mean difference over the standard "
+        "Intervals: 95 % paired t, each on its own; relative: divided by the other model's mean. d_z: mean difference over the standard "
         "deviation of the differences.",
     ]
     if tested:

@@ -90,7 +90,7 @@ def _change_row(reference: str, baseline: str, metrics: Sequence[str], changes: 
         if row is None or row["n"] == 0:
             cells.append(Cell(ABSENT))
         else:
-            ends = percent_interval(row["relative_low"], row["relative_high"])
+            ends = percent_interval(row["relative_ci_low"], row["relative_ci_high"])
             cells.append(Cell(f"{percent(row['relative'])} {ends if ends != ABSENT else '(no interval)'}"))
     n = str(int(changes["n"].max()))
     return (*words(["change", f"{reference} against {baseline}", n]), *cells)

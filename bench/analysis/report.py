@@ -31,6 +31,7 @@ from bench.analysis.tables import (
     strongest_baseline,
     summary_frame,
 )
+from bench.analysis.wording import count
 from bench.errors import StoreError, unknown_name
 from bench.experiments.store import FINISHED, RunStore
 
@@ -186,9 +187,11 @@ def _sections(
     opening: list[Block] = [statements.data_paragraph(selection), *report.headline]
     if report.warnings:
         opening.append(Bullets(tuple(f"Warning: {line}" for line in report.warnings)))
+    compared = count(len(selection.labels), "model")
+    subject = f"{report.reference} and its baselines" if selection.has_reference else f"{compared} compared"
     change = statements.change_note(selection, report.baseline, report.metric)
     sections = [
-        Section(f"{report.dataset}: {report.reference} and its baselines", tuple(opening)),
+        Section(f"{report.dataset}: {subject}", tuple(opening)),
         Section("Accuracy", (report.accuracy, change)),
         Section("Cost", (f"Machine: {statements.machine(selection)}", report.cost)),
     ]
@@ -201,12 +204,13 @@ def _sections(
     sections.append(Section("Hyper-parameters", (hyperparameters_table(selection),)))
     notes = [statements.protocol_note(selection), statements.program_note(selection)]
     notes += [f"Not in this report: {line}" for line in describe_left_out(selection)]
-    notes += ["To reproduce:", *statements.reproduce_commands(selection, report.metric, pvalues=pvalues)]
     notes.append(
         "Raw values: accuracy.csv, efficiency.csv, runs.csv, summary.csv, comparisons.csv. Metrics other than "
         f"{metric_title(report.metric)} are compared there, each corrected as a family of its own."
     )
-    return (*sections, Section("Notes", (Bullets(tuple(notes)),)))
+    commands = "\n".join(statements.reproduce_commands(selection, report.metric, pvalues=pvalues))
+    sections.append(Section("Notes", (Bullets(tuple(notes)),)))
+    return (*sections, Section("To run it again", (f"```sh\n{commands}\n```",)))
 
 
 def _comparison_sections(

@@ -21,6 +21,7 @@ from statsmodels.stats.multitest import multipletests
 Unit = Literal["seed", "user"]
 Verdict = Literal["beyond", "within", "undecided", "n/a"]
 Values = np.ndarray[tuple[int], np.dtype[np.float64]]
+Floats = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
 ALPHA = 0.05
 CONFIDENCE = 0.95
@@ -47,8 +48,8 @@ class Comparison:
         mean_reference: mean over the units.
         mean_model: mean over the units.
         difference: mean of the paired differences.
-        low: lower end of the 95 % t interval of the mean difference; NaN without a spread.
-        high: its upper end.
+        ci_low: lower end of the 95 % t interval of the mean difference; NaN without a spread.
+        ci_high: its upper end.
         d_z: standardised paired difference, mean over standard deviation (ddof 1) of the differences.
         won: share of units in which the reference is higher.
         tied: share of units with the same value.
@@ -65,8 +66,8 @@ class Comparison:
     mean_reference: float = math.nan
     mean_model: float = math.nan
     difference: float = math.nan
-    low: float = math.nan
-    high: float = math.nan
+    ci_low: float = math.nan
+    ci_high: float = math.nan
     d_z: float = math.nan
     won: float = math.nan
     tied: float = math.nan
@@ -83,7 +84,7 @@ class Comparison:
         if not abs(self.mean_model) > 0:
             return math.nan, math.nan, math.nan
         scale = abs(self.mean_model)
-        return self.difference / scale, self.low / scale, self.high / scale
+        return self.difference / scale, self.ci_low / scale, self.ci_high / scale
 
     @property
     def versus_smallest(self) -> Verdict:
@@ -138,7 +139,7 @@ def compare_paired(reference: Values, model: Values, unit: Unit, *, tests: bool 
     spread = float(differences.std(ddof=1))
     paired = stats.ttest_1samp(differences, 0.0)
     low, high = paired.confidence_interval(CONFIDENCE)
-    result = replace(result, low=float(low), high=float(high), d_z=result.difference / spread)
+    result = replace(result, ci_low=float(low), ci_high=float(high), d_z=result.difference / spread)
     return _with_tests(result, differences, float(paired.pvalue)) if tests else result
 
 
@@ -193,26 +194,32 @@ def sign_flip_p(differences: Values) -> float:
             (differences,), np.mean, permutation_type="samples", vectorized=True, n_resamples=N_RESAMPLES
         )
         return float(exact.pvalue)
-    # A zero keeps its value under a flip and adds nothing to any sum: without the tied users the same test is
-    # faster.
-    sizes = np.abs(differences[differences != 0])
+    # A zero keeps its value under a flip and adds nothing to any sum: without the tied users the test is the
+    # same.
+    unequal = differences[differences != 0]
+    sizes = np.abs(unequal)
     rng = np.random.default_rng(RESAMPLING_SEED)
 
-    def flipped(size: tuple[int, ...]) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    def positive(size: tuple[int, ...]) -> Floats:
+        """Draw which differences are positive, 1 or 0, each with probability one half, [draws, n]."""
         n_bits = math.prod(size)
-        bits = np.unpackbits(np.frombuffer(rng.bytes(-(-n_bits // 8)), dtype=np.uint8), count=n_bits)
-        signed: np.ndarray[tuple[int, ...], np.dtype[np.float64]] = np.where(bits.reshape(size), sizes, -sizes)
-        return signed
+        packed = np.frombuffer(rng.bytes(-(-n_bits // 8)), dtype=np.uint8)
+        return np.unpackbits(packed, count=n_bits).reshape(size).astype(np.float64)
 
-    drawn = stats.monte_carlo_test(
-        differences[differences != 0],
-        flipped,
-        np.sum,
+    def sum_of_positive(drawn: Floats, axis: int) -> Floats:
+        """Return a statistic that grows with the mean: mean = (2 x this - sum of sizes) / n."""
+        total: Floats = np.moveaxis(drawn, axis, -1) @ sizes
+        return total
+
+    result = stats.monte_carlo_test(
+        (unequal > 0).astype(np.float64),
+        positive,
+        sum_of_positive,
         vectorized=True,
         n_resamples=N_RESAMPLES,
         batch=max(1, ELEMENTS_PER_BATCH // len(sizes)),
     )
-    return float(drawn.pvalue)
+    return float(result.pvalue)
 
 
 def wilcoxon_p(differences: Values) -> float:

@@ -1,7 +1,7 @@
 """What the report says in sentences: the data, the protocol, the machine, and how to run it again."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -12,6 +12,8 @@ from bench.analysis.tables import ESTIMATED, of_metric
 from bench.analysis.wording import (
     ABSENT,
     count,
+    is_absent,
+    p_text,
     percent,
     percent_interval,
     plural,
@@ -58,9 +60,11 @@ def accuracy_caption(selection: Selection, metric: str) -> str:
     masked = {"train": "training items masked", "train+valid": "training and validation items masked"}
     n = len(selection.seeds)
     spread = "sample standard deviation" if n > 1 else "no deviation with a single seed"
-    chosen = evaluation.get("select_on", "valid")
+    chosen = "test" if evaluation.get("select_on") == "test" else "validation"
+    partial = any(0 < len(selection.finished(label)) < n for label in selection.labels)
+    short = " A model with fewer is averaged over those that finished." if partial else ""
     return (
-        f"Mean ± {spread} over {count(n, 'seed')} ({plural(selection.seeds, 'seed')}). Best bold, second underlined, "
+        f"Mean ± {spread} over {count(n, 'seed')} ({plural(selection.seeds, 'seed')}).{short} Best bold, second underlined, "
         f"decided on unrounded means, ties shared; declared primary metric {metric_title(metric)}. All items ranked, "
         f"{masked.get(str(evaluation.get('mask')), 'masking as in the protocol')}; T the user's test items; "
         f"Recall@K = hits in the top K / |T|, {RULES.get(str(evaluation.get('idcg', 'truth')), 'NDCG@K')}; plain mean "
@@ -80,7 +84,7 @@ def change_note(selection: Selection, baseline: str | None, metric: str) -> str:
     return (
         f"The strongest baseline is {baseline}: the highest mean {metric_title(metric)} on validation (not on test) "
         f"among models that finished all seeds. The last line is {selection.reference}'s change in the test mean "
-        "relative to it, with the 95 % paired t interval over seeds."
+        "relative to it, with the 95 % paired t interval over seeds (not corrected for the other columns)."
     )
 
 
@@ -93,13 +97,25 @@ def headline(selection: Selection, comparisons: pd.DataFrame, baseline: str | No
     for row in rows.to_dict("records"):
         if row["n"] == 0:
             return [f"{selection.reference} could not be compared with {baseline}: {row['note']}."]
-        ends = percent_interval(row["relative_low"], row["relative_high"])
+        ends = percent_interval(row["relative_ci_low"], row["relative_ci_high"])
         shown = f"95 % interval {ends}" if ends != ABSENT else f"no interval: {row['note']}"
-        lines.append(
-            f"Over {count(row['n'], row['unit'])}, {metric_title(metric)} of {selection.reference} against {baseline} "
-            f"(the strongest baseline on validation): {percent(row['relative'])} ({shown})."
+        who = (
+            f"{metric_title(metric)} of {selection.reference} against {baseline}, the strongest baseline on validation"
         )
+        scope = {
+            "seed": f"{who}: {percent(row['relative'])} over {count(row['n'], 'seed')}",
+            "user": f"Over {count(row['n'], 'user')}, for these trained models alone: {percent(row['relative'])}",
+        }
+        lines.append(f"{scope[row['unit']]} ({shown}{_tested(row)}).")
     return lines
+
+
+def _tested(row: Mapping[Hashable, Any]) -> str:
+    p = row.get("p_t")
+    if is_absent(p):
+        return ""
+    corrected = f"{p_text(row['p_t_holm'])} after Holm over {count(row['family_size'], 'comparison')}"
+    return f"; paired t: p = {p_text(row['p_t'])}, {corrected}"
 
 
 def machine(selection: Selection) -> str:
@@ -128,8 +144,11 @@ def cost_caption(selection: Selection, efficiency: pd.DataFrame) -> str:
     if bool((efficiency["source"] == ESTIMATED).any()):
         parts.append("≈: measured in a short pass of its own; training is then the median epoch times the epochs.")
     timed = efficiency[efficiency["phase"] == "inference"].groupby("model")["seed"].nunique()
-    if len(timed) and int(timed.min()) < len(selection.seeds):
-        parts.append(f"Some models were timed on fewer seeds than trained (at least {int(timed.min())}).")
+    fewer = [
+        f"{label} {n} of {done}" for label, n in timed.items() if n < (done := len(selection.finished(str(label))))
+    ]
+    if fewer:
+        parts.append(f"Runs timed, where not all: {', '.join(fewer)}.")
     return " ".join(parts)
 
 
@@ -182,7 +201,7 @@ def reproduce_commands(selection: Selection, metric: str, *, pvalues: bool) -> l
             commands.append(["bench", "run", "--models", run.model, *common, *sets])
     report = ["bench", "report", "--datasets", selection.dataset, "--reference", selection.reference]
     commands.append([*report, "--metric", metric, *(["--pvalues"] if pvalues else [])])
-    return [f"`{shlex.join(command)}`" for command in commands]
+    return [shlex.join(command) for command in commands]
 
 
 def _list_mark(selection: Selection) -> str:

@@ -58,7 +58,8 @@ def command(
 ) -> None:
     """Run every cell of models x datasets x seeds that is not finished yet."""
     from bench.experiments.execute import Execution, choose_device
-    from bench.experiments.plan import make_plan, parse_seeds, protocol_of
+    from bench.experiments.plan import make_plan, protocol_of
+    from bench.experiments.seeds import parse_seeds
     from bench.experiments.store import RunStore
     from bench.models import REGISTRY
 

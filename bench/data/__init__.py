@@ -4,9 +4,9 @@ A recipe (`datasets/*.toml`) says where the raw files lie and which steps lead t
 it and writes a folder that every run refers to by its fingerprint.
 """
 
-from bench.data.catalogue import find_recipe, list_recipes
+from bench.data.catalogue import find_recipe, list_recipes, prepared_names
 from bench.data.prepare import prepare
 from bench.data.prepared import PreparedDataset
 from bench.data.recipe import Recipe, load_recipe
 
-__all__ = ["PreparedDataset", "Recipe", "find_recipe", "list_recipes", "load_recipe", "prepare"]
+__all__ = ["PreparedDataset", "Recipe", "find_recipe", "list_recipes", "load_recipe", "prepare", "prepared_names"]

@@ -64,52 +64,50 @@ def build_features(
         if isinstance(feature, FileFeature):
             path = folder / feature.file
             source = str(path)
-            matrix = load_matrix(path, _matrix_rows(modality, feature, path, items["id"], descriptions))
+            matrix = _ready_matrix(modality, feature, path, items["id"], descriptions)
         elif isinstance(feature, TfidfSvd):
             matrix = tfidf_svd(_texts(modality, feature, items, report), feature.width)
         else:
             matrix, about[modality]["labels"] = multi_hot(_labels(modality, feature, items, report))
         found = check_features(modality, matrix, len(items), source)
-        about[modality]["width"] = matrix.shape[1]
-        about[modality] |= {"zero_rows": found.zero_rows, "duplicate_rows": found.duplicate_rows}
+        about[modality]["width"] = found.width
+        about[modality] |= {"zero_rows": found.n_zero_rows, "duplicate_rows": found.n_duplicate_rows}
         matrices[modality] = matrix
     return matrices, about
 
 
-def _matrix_rows(
+def _ready_matrix(
     modality: str, feature: FileFeature, path: Path, ids: "pd.Series[str]", descriptions: pd.DataFrame | None
 ) -> np.ndarray:
-    """Return which row of the matrix in `path` belongs to each item, int64 [n_items]."""
-    try:
-        n_rows = len(np.load(path, mmap_mode="r", allow_pickle=False))
-    except (OSError, ValueError, TypeError) as error:
-        raise DataError(f"features.{modality}: {path} is no plain NumPy matrix: {error}.") from error
-    if feature.rows == "order" and descriptions is not None:
-        if n_rows != len(descriptions):
-            raise DataError(
-                f"features.{modality}: {path} has {n_rows:,} rows, but the items file has {len(descriptions):,}. The "
-                f"rows 'order' need the same items in the same order."
-            )
-        rows = pd.Index(descriptions["id"]).get_indexer(pd.Index(ids))
-        outside = rows < 0
-        wish = "are not in the items file, whose order the rows follow"
-    else:
-        words = ids[~ids.str.fullmatch("-?[0-9]{1,18}")]
-        if len(words):
-            raise DataError(
-                f"features.{modality}: the rows 'id' need item ids that are whole numbers, but {len(words):,} of "
-                f"{len(ids):,} are not, for example '{words.iloc[0]}'. Bring an items file whose rows follow the "
-                f"matrix, and set rows = 'order'."
-            )
-        rows = ids.astype("int64").to_numpy() - feature.first_id
-        outside = (rows < 0) | (rows >= n_rows)
-        wish = f"have no row: its rows are the items {feature.first_id} (first_id) to {feature.first_id + n_rows - 1}"
-    if outside.any():
+    """Return the rows of the matrix in `path` that belong to the items, float32 [n_items, width]."""
+    if feature.rows == "id" or descriptions is None:
+        return load_matrix(path, _rows_by_id(modality, feature, ids))
+    rows = pd.Index(descriptions["id"]).get_indexer(pd.Index(ids))
+    if (rows < 0).any():
         raise DataError(
-            f"features.{modality}: {path} has {n_rows:,} rows, but {int(outside.sum()):,} of {len(ids):,} items "
-            f"{wish}; for example item '{ids.iloc[int(outside.argmax())]}'."
+            f"features.{modality}: {int((rows < 0).sum()):,} of {len(ids):,} items are not in the items file, whose "
+            f"order the rows of {path} follow; for example item '{ids.iloc[int((rows < 0).argmax())]}'. Add them there."
         )
-    return np.asarray(rows, dtype=np.int64)
+    matrix = load_matrix(path, rows.astype(np.int64))
+    n_rows = len(np.load(path, mmap_mode="r", allow_pickle=False))
+    if n_rows != len(descriptions):
+        raise DataError(
+            f"features.{modality}: {path} has {n_rows:,} rows, but the items file has {len(descriptions):,}. The rows "
+            f"'order' need the same items in the same order."
+        )
+    return matrix
+
+
+def _rows_by_id(modality: str, feature: FileFeature, ids: "pd.Series[str]") -> np.ndarray:
+    """Return the row that each item id stands for, int64 [n_items]."""
+    words = ids[~ids.str.fullmatch("-?[0-9]{1,18}")]
+    if len(words):
+        raise DataError(
+            f"features.{modality}: the rows 'id' need item ids that are whole numbers, but {len(words):,} of "
+            f"{len(ids):,} are not, for example '{words.iloc[0]}'. Bring an items file whose rows follow the matrix, "
+            f"and set rows = 'order'."
+        )
+    return ids.astype("int64").to_numpy() - feature.first_id
 
 
 def _field(modality: str, field: str, items: pd.DataFrame) -> "pd.Series[str]":

@@ -38,6 +38,12 @@ def find_recipe(name: str, workspace: Workspace) -> Recipe:
     return known[name.casefold()]
 
 
+def prepared_names(workspace: Workspace) -> list[str]:
+    """Return the names of the datasets that are prepared in this workspace."""
+    found = workspace.prepared("x").parent.glob("*/dataset.json")
+    return sorted(path.parent.name for path in found if not path.parent.name.startswith("."))
+
+
 def _in_folder(folder: Path) -> list[Recipe]:
     recipes = [load_recipe(path) for path in sorted(folder.glob("*.toml"))]
     first: dict[str, Path] = {}

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from bench.errors import DataError
@@ -62,8 +61,8 @@ def tfidf_svd(texts: Sequence[str], width: int) -> Matrix:
         weights = vectorizer.fit_transform(texts)
     except ValueError as error:
         raise DataError(
-            f"None of the {len(texts):,} item texts holds a word (first: {next(iter(texts), '')!r}), so no text features "
-            f"can be made. Check which fields the recipe's text feature reads."
+            f"None of the {len(texts):,} item texts holds a word (first: {next(iter(texts), '')!r}), so no text "
+            f"features can be made. Check which fields the recipe's text feature reads."
         ) from error
     svd = TruncatedSVD(n_components=min(width, *weights.shape), n_iter=10, random_state=0)
     scores = svd.fit_transform(weights)
@@ -127,7 +126,8 @@ def load_matrix(path: Path, rows: NDArray[np.int64]) -> Matrix:
     if not isinstance(matrix, np.ndarray) or matrix.dtype.kind not in "fiub" or matrix.ndim != 2:
         found = f"shape {matrix.shape}, type {matrix.dtype}" if isinstance(matrix, np.ndarray) else "an archive (.npz)"
         raise DataError(
-            f"The feature file {path} should hold one number per item and feature, [n_items, width], but holds: {found}."
+            f"The feature file {path} should hold one number per item and feature, [n_items, width], but holds: "
+            f"{found}."
         )
     if len(rows) and (rows.max() >= len(matrix) or rows.min() < 0):
         raise DataError(
@@ -155,15 +155,16 @@ def check_features(modality: str, matrix: NDArray[np.floating], n_items: int, so
         raise DataError(f"{where} should have the shape [n_items, width], but have the shape {list(matrix.shape)}.")
     if len(matrix) != n_items:
         raise DataError(
-            f"{where} have {len(matrix):,} rows, but the dataset has {n_items:,} items. Every item needs exactly one row."
+            f"{where} have {len(matrix):,} rows, but the dataset has {n_items:,} items. Every item needs exactly one "
+            f"row."
         )
     finite = np.isfinite(matrix)
     if not finite.all():
         bad = ~finite.all(axis=1)
         raise DataError(
-            f"{where} have {finite.size - np.count_nonzero(finite):,} values that are NaN or infinite, in {bad.sum():,} "
-            f"of {n_items:,} rows, first in row {int(bad.argmax()):,} (counted from 0). Repair the source, or drop the "
-            f"items without features."
+            f"{where} have {finite.size - np.count_nonzero(finite):,} values that are NaN or infinite, in "
+            f"{bad.sum():,} of {n_items:,} rows, first in row {int(bad.argmax()):,} (counted from 0). Repair the "
+            f"source, or drop the items without features."
         )
     zero = ~matrix.any(axis=1)
     filled = np.ascontiguousarray(matrix[~zero]) + matrix.dtype.type(0)  # adding 0 turns -0.0 into 0.0

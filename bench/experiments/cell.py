@@ -35,6 +35,7 @@ from bench.training import (
     begin_scoring,
     borrowed,
     fit,
+    keep_large_buffers,
     memory_gauge,
     save_checkpoint,
     stopwatch,
@@ -67,6 +68,7 @@ def run_cell(
         The record, `finished` or `failed` with its reason. Errors inside the cell do not escape; an interrupt does,
         and leaves the run marked as one that never came to its end.
     """
+    keep_large_buffers()
     folder = store.folder(dataset.name, cell.configuration.label, cell.seed, cell.key)
     data = _identity(cell, dataset, device)
     store.start(folder, data)
@@ -214,7 +216,7 @@ def _train_and_test(
         inference = time_inference(model, splits.test, evaluation, device) if timed else []
     metrics = _test(model, splits, evaluation, dataset, folder)
     _write_history(result, folder)
-    if any(True for _ in model.parameters()):
+    if model.state_dict():
         save_checkpoint(model, folder / "model.safetensors")
     epoch_seconds = [epoch.train_s for epoch in result.history if epoch.epoch > 0]
     cost = {
@@ -308,6 +310,7 @@ def time_cell(cell: Cell, dataset: PreparedDataset, device: torch.device, *, max
 
     Nothing learned here is kept and the test split's outcome is not looked at.
     """
+    keep_large_buffers()
     evaluation, training = _protocols(cell)
     training = replace(training, max_epochs=max_epochs)
     splits = _evaluators(dataset, evaluation, device)

@@ -1,5 +1,6 @@
 """How a model is trained: the contract it keeps, its batches, the fit loop, the clock and the checkpoint."""
 
+from bench.training.allocator import keep_large_buffers
 from bench.training.checkpoint import load_checkpoint, save_checkpoint
 from bench.training.fit import Epoch, FitResult, TrainingProtocol, fit
 from bench.training.meter import memory_gauge, stopwatch, synchronize
@@ -19,6 +20,7 @@ __all__ = [
     "derive",
     "fit",
     "generator",
+    "keep_large_buffers",
     "load_checkpoint",
     "memory_gauge",
     "save_checkpoint",

@@ -5,9 +5,6 @@ process while the gauge runs, less what was resident when it began: what the cel
 keeps that high-water mark exactly and lets it be reset; elsewhere a thread samples it, which can miss short peaks.
 """
 
-import ctypes
-import gc
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +14,8 @@ from pathlib import Path
 
 import psutil
 import torch
+
+from bench.training.allocator import return_free_memory
 
 _SELF = Path("/proc/self")
 
@@ -63,7 +62,7 @@ class MemoryGauge:
 @contextmanager
 def memory_gauge(device: torch.device) -> Iterator[MemoryGauge]:
     """Measure the peak memory of the block."""
-    _return_free_memory()
+    return_free_memory()
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
@@ -80,15 +79,6 @@ def memory_gauge(device: torch.device) -> Iterator[MemoryGauge]:
         gauge.peak_host_bytes = max(0, peak[0] - start)
     if device.type == "cuda":
         gauge.peak_device_bytes = torch.cuda.max_memory_allocated(device)
-
-
-def _return_free_memory() -> None:
-    """Collect garbage and hand freed heap back to the system, so one cell's leftovers do not hide the next's peak."""
-    gc.collect()
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)
 
 
 def _reset_high_water_mark() -> bool:

@@ -38,7 +38,8 @@ def test_ids_stay_text(tmp_path):
 def test_columns_by_name_and_other_columns_left_out(tmp_path):
     keys = {"user": "u", "item": "i", "rating": "r", "timestamp": "t", "timestamp_unit": "ms", "split": "part"}
     frame = interactions(tmp_path, "x,i,u,r,t,part\n9,a,b,3.5,1583378629552,0\n", **keys)
-    assert frame.to_dict("records") == [{"user": "b", "item": "a", "rating": 3.5, "timestamp": 1583378629, "split": "0"}]
+    assert list(frame) == ["user", "item", "rating", "timestamp", "split"]
+    assert frame.iloc[0].tolist() == ["b", "a", 3.5, 1583378629, "0"]
     assert frame["timestamp"].dtype == "int64"
 
 
@@ -66,9 +67,10 @@ def test_gzip_and_no_header(tmp_path):
 
 
 def test_dates(tmp_path):
-    frame = interactions(tmp_path, "user,item,t\n1,2,1970-01-02\n1,3,2020-09-22T10:00:00\n", timestamp="t", timestamp_unit="iso")
+    keys = {"timestamp": "t", "timestamp_unit": "iso"}
+    frame = interactions(tmp_path, "user,item,t\n1,2,1970-01-02\n1,3,2020-09-22T10:00:00\n", **keys)
     assert frame["timestamp"].tolist() == [86400, 1600768800]
-    message = refusal(tmp_path, "user,item,t\n1,2,1970-01-02\n1,3,soon\n", timestamp="t", timestamp_unit="iso")
+    message = refusal(tmp_path, "user,item,t\n1,2,1970-01-02\n1,3,soon\n", **keys)
     assert "line 3: the column 't' should hold a date such as 2020-09-22" in message
 
 

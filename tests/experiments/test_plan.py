@@ -1,8 +1,9 @@
 import pytest
 
 from bench.errors import UsageError
-from bench.experiments.plan import configure, make_plan, parse_seeds, protocol_of
+from bench.experiments.plan import configure, make_plan, protocol_of
 from bench.experiments.provenance import source_hash
+from bench.experiments.seeds import parse_seeds
 from bench.experiments.store import RunStore
 from bench.models import REGISTRY, find_model
 

@@ -1,0 +1,65 @@
+"""`bench report`: tables and paired tests from the run store."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.cli.console import AsJson, ResultsDir, note, out, print_json, split_names
+
+NAME = "report"
+EXAMPLES = "Examples: bench report --pvalues, bench report --datasets ml-100k --reference lightgcn --metric ndcg@10"
+
+
+def command(
+    datasets: Annotated[str | None, typer.Option(help="Datasets, comma-separated. Default: all with runs.")] = None,
+    models: Annotated[str | None, typer.Option(help="Models to show, comma-separated. Default: all with runs.")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Seeds to show. Default: those of the reference model.")] = None,
+    reference: Annotated[str, typer.Option(help="The model the others are compared with.")] = "ld4mrec",
+    metric: Annotated[str, typer.Option(help="The primary metric of the paired tests.")] = "recall@20",
+    pvalues: Annotated[bool, typer.Option("--pvalues", help="Test the differences, over seeds and users.")] = False,
+    alpha: Annotated[float, typer.Option(min=1e-6, max=0.5, help="Family-wise error rate.")] = 0.05,
+    results_dir: ResultsDir = Path("results"),
+    as_json: AsJson = False,
+) -> None:
+    """Write report.md and its CSVs beside the runs, and print the tables."""
+    from bench.analysis.report import build_report
+    from bench.errors import StoreError
+    from bench.experiments.seeds import parse_seeds
+    from bench.experiments.store import RunStore
+
+    store = RunStore(results_dir)
+    names = split_names(datasets) if datasets is not None else store.datasets()
+    if not names:
+        raise StoreError(f"There are no runs in {results_dir.resolve()}. Run some first: bench run --models ld4mrec,ease")
+    asked = {
+        "reference": reference,
+        "metric": metric,
+        "pvalues": pvalues,
+        "alpha": alpha,
+        "models": split_names(models) if models is not None else None,
+        "seeds": parse_seeds(seeds) if seeds is not None else None,
+    }
+    reports = [build_report(store, name, **asked) for name in names]
+    written = {report.dataset: report.write(results_dir / report.dataset) for report in reports}
+    if as_json:
+        print_json(
+            {
+                report.dataset: {
+                    "files": [str(path) for path in written[report.dataset]],
+                    **{name: frame.to_dict("records") for name, frame in report.frames.items()},
+                }
+                for report in reports
+            }
+        )
+        return
+    from bench.cli.tables import rich_table
+
+    for report in reports:
+        failures = [report.failures] if report.failures is not None else []
+        for table in (report.accuracy, report.cost, *report.comparisons, *failures):
+            out.print(rich_table(table))
+            out.print()
+        for line in (*report.headline, *(f"Warning: {warning}" for warning in report.warnings)):
+            out.print(line, markup=False, highlight=False)
+        note(f"written: {results_dir / report.dataset / 'report.md'} and its CSVs")
