@@ -6,7 +6,13 @@ import pandas as pd
 
 from bench.analysis.display import Table, words
 from bench.analysis.layout import metric_title
-from bench.analysis.significance import SMALLEST_RELATIVE_DIFFERENCE, attainable_floor, smallest_n
+from bench.analysis.significance import (
+    LARGEST_EXACT_N,
+    N_RESAMPLES,
+    SMALLEST_RELATIVE_DIFFERENCE,
+    attainable_floor,
+    smallest_n,
+)
 from bench.analysis.wording import ABSENT, count, fixed, interval, p_text, percent, percent_interval
 
 SMALLEST = f"{100 * SMALLEST_RELATIVE_DIFFERENCE:g} %"
@@ -83,14 +89,14 @@ def _caption(rows: pd.DataFrame, unit: str, metric: str, alpha: float, *, tested
     parts = [
         f"{metric_title(metric)} on test, {reference} minus the other model; above zero {reference} is better.",
         one_pair[unit],
-        "Intervals: 95 % paired t, each on its own; relative: divided by the other model's mean. d_z: mean difference over the standard "
-        "deviation of the differences.",
+        "Intervals: 95 % paired t, each on its own; relative: divided by the other model's mean. "
+        "d_z: mean difference over the standard deviation of the differences.",
     ]
-    if tested:
-        family = int(rows["family_size"].max()) if len(rows) else 0
-        draws = "all sign patterns up to 13 pairs, else 9,999 draws"
+    family = int(rows["family_size"].max()) if tested and len(rows) else 0
+    if family:
+        draws = "all sign patterns" if int(rows["n"].max()) <= LARGEST_EXACT_N else f"{N_RESAMPLES:,} draws"
         parts.append(
-            f"Tests: two-sided paired t (primary) and sign-flip randomisation of the mean ({draws}); "
+            f"Tests: two-sided paired t (primary) and sign-flip randomization of the mean ({draws}); "
             f"Holm over {count(family, 'comparison')}, alpha = {alpha:g}."
         )
     parts.append(
@@ -101,8 +107,12 @@ def _caption(rows: pd.DataFrame, unit: str, metric: str, alpha: float, *, tested
 
 
 def reasons(rows: pd.DataFrame) -> list[str]:
-    """Return why values are missing from a comparison, one line per model."""
-    return [f"{row['model']}: {row['note']}." for _, row in rows.iterrows() if row["note"]]
+    """Return why values are missing from a comparison, one line per reason."""
+    models: dict[str, list[str]] = {}
+    for model, note in zip(rows["model"], rows["note"], strict=True):
+        if note:
+            models.setdefault(note, []).append(model)
+    return [f"{', '.join(names)}: {note}." for note, names in models.items()]
 
 
 def seed_statements(rows: pd.DataFrame, alpha: float) -> list[str]:

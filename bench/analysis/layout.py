@@ -12,6 +12,7 @@ from bench.analysis.wording import (
     ABSENT,
     fixed,
     is_absent,
+    listing,
     percent,
     percent_interval,
     setting,
@@ -169,8 +170,8 @@ def _parameters_cell(known: Quantities, label: str) -> Cell:
 
 
 def failures_table(selection: Selection) -> Table | None:
-    """Lay out every cell of the report that did not finish, with its reason; None when all did."""
-    rows = []
+    """Lay out every cell that did not finish with its reason, equal ones in one row; None when all did."""
+    seeds: dict[tuple[str, str, str, str], list[int]] = {}
     for label in selection.labels:
         for seed in selection.seeds:
             status = selection.status(label, seed)
@@ -178,8 +179,9 @@ def failures_table(selection: Selection) -> Table | None:
                 continue
             run = selection.cells.get((label, seed))
             error = (run.data.get("error") if run is not None else None) or {}
-            rows.append(words([label, str(seed), status, _place(error), _reason(status, error)]))
-    columns = ("Model", "Seed", "State", "Where", "Reason")
+            seeds.setdefault((label, status, _place(error), _reason(status, error)), []).append(seed)
+    rows = [words([label, listing(of), status, *rest]) for (label, status, *rest), of in seeds.items()]
+    columns = ("Model", "Seeds", "State", "Where", "Reason")
     return Table("Runs that did not finish", columns, tuple(rows), text_columns=5) if rows else None
 
 

@@ -91,7 +91,7 @@ def _std(values: Sequence[float]) -> float:
 
 
 def reference_from_runs(selection: Selection, calibration_s: float) -> Reference:
-    """Summarise finished runs as a reference.
+    """Summarize finished runs as a reference.
 
     Args:
         selection: comparable runs of one dataset; models without a finished run are not in the result.

@@ -4,7 +4,7 @@ Two units answer two questions. Over **seeds** (one mean metric per training run
 would retraining change the order? Over **users** (the metric of each user, averaged over seeds first) the
 claim is about the trained models: would other users see the same order? The two are never blended.
 
-The paired t test is primary, the sign-flip (Fisher) randomisation confirms it without normality, and
+The paired t test is primary, the sign-flip (Fisher) randomization confirms it without normality, and
 Wilcoxon's signed ranks are a sensitivity check. All are two-sided; Holm (1979) corrects the family of one
 reference against all other models on one metric.
 """
@@ -50,12 +50,12 @@ class Comparison:
         difference: mean of the paired differences.
         ci_low: lower end of the 95 % t interval of the mean difference; NaN without a spread.
         ci_high: its upper end.
-        d_z: standardised paired difference, mean over standard deviation (ddof 1) of the differences.
+        d_z: standardized paired difference, mean over standard deviation (ddof 1) of the differences.
         won: share of units in which the reference is higher.
         tied: share of units with the same value.
         lost: share of units in which the reference is lower.
         p_t: two-sided paired t test.
-        p_signflip: two-sided sign-flip randomisation; exact up to 13 pairs, else 9,999 draws.
+        p_signflip: two-sided sign-flip randomization; exact up to 13 pairs, else 9,999 draws.
         p_wilcoxon: Wilcoxon signed ranks with Pratt's zeros; over seeds only.
         floor: the smallest p that the sign-flip test can give with these pairs.
         note: why a value is missing; empty when nothing is.
@@ -133,7 +133,7 @@ def compare_paired(reference: Values, model: Values, unit: Unit, *, tests: bool 
         lost=float((differences < 0).mean()),
     )
     if n == 1:
-        return replace(result, note=f"one {unit}: there is no spread to judge a difference by")
+        return replace(result, note=f"one {unit} gives no spread to judge a difference by")
     if np.ptp(differences) <= NO_SPREAD * scale:
         return _without_spread(result, tests=tests)
     spread = float(differences.std(ddof=1))
@@ -183,7 +183,7 @@ def smallest_n(alpha: float, family_size: int) -> int:
 
 
 def sign_flip_p(differences: Values) -> float:
-    """Return the two-sided p of the sign-flip randomisation test of a mean difference of zero.
+    """Return the two-sided p of the sign-flip randomization test of a mean difference of zero.
 
     Up to 13 differences all sign patterns are counted. Beyond, 9,999 are drawn from a fixed stream and the
     observed one counts among them, so that p is never zero (Phipson and Smyth, 2010).

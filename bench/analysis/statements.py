@@ -59,12 +59,13 @@ def accuracy_caption(selection: Selection, metric: str) -> str:
     evaluation, training = protocol.get("evaluation") or {}, protocol.get("training") or {}
     masked = {"train": "training items masked", "train+valid": "training and validation items masked"}
     n = len(selection.seeds)
-    spread = "sample standard deviation" if n > 1 else "no deviation with a single seed"
+    seeds = plural(selection.seeds, "seed")
+    what = f"Mean ± sample standard deviation over {n} seeds ({seeds})." if n > 1 else f"One run each ({seeds})."
     chosen = "test" if evaluation.get("select_on") == "test" else "validation"
     partial = any(0 < len(selection.finished(label)) < n for label in selection.labels)
     short = " A model with fewer is averaged over those that finished." if partial else ""
     return (
-        f"Mean ± {spread} over {count(n, 'seed')} ({plural(selection.seeds, 'seed')}).{short} Best bold, second underlined, "
+        f"{what}{short} Best bold, second underlined, "
         f"decided on unrounded means, ties shared; declared primary metric {metric_title(metric)}. All items ranked, "
         f"{masked.get(str(evaluation.get('mask')), 'masking as in the protocol')}; T the user's test items; "
         f"Recall@K = hits in the top K / |T|, {RULES.get(str(evaluation.get('idcg', 'truth')), 'NDCG@K')}; plain mean "
@@ -98,9 +99,9 @@ def headline(selection: Selection, comparisons: pd.DataFrame, baseline: str | No
         if row["n"] == 0:
             return [f"{selection.reference} could not be compared with {baseline}: {row['note']}."]
         ends = percent_interval(row["relative_ci_low"], row["relative_ci_high"])
-        shown = f"95 % interval {ends}" if ends != ABSENT else f"no interval: {row['note']}"
+        shown = f"95 % interval {ends}" if ends != ABSENT else row["note"]
         who = (
-            f"{metric_title(metric)} of {selection.reference} against {baseline}, the strongest baseline on validation"
+            f"{metric_title(metric)} of {selection.reference} against {baseline}, the baseline strongest on validation"
         )
         scope = {
             "seed": f"{who}: {percent(row['relative'])} over {count(row['n'], 'seed')}",
@@ -144,9 +145,8 @@ def cost_caption(selection: Selection, efficiency: pd.DataFrame) -> str:
     if bool((efficiency["source"] == ESTIMATED).any()):
         parts.append("≈: measured in a short pass of its own; training is then the median epoch times the epochs.")
     timed = efficiency[efficiency["phase"] == "inference"].groupby("model")["seed"].nunique()
-    fewer = [
-        f"{label} {n} of {done}" for label, n in timed.items() if n < (done := len(selection.finished(str(label))))
-    ]
+    finished = {label: len(selection.finished(label)) for label in selection.labels}
+    fewer = [f"{label} {n} of {finished[str(label)]}" for label, n in timed.items() if n < finished[str(label)]]
     if fewer:
         parts.append(f"Runs timed, where not all: {', '.join(fewer)}.")
     return " ".join(parts)

@@ -57,12 +57,15 @@ def is_absent(value: Any) -> bool:
     return bool(pd.isna(value))
 
 
-def plural(values: Sequence[object], noun: str) -> str:
-    """Return `seed 3` or `seeds 3, 4`; a run of whole numbers is shortened to `seeds 1-10`."""
-    numbers = [value for value in values if isinstance(value, int)]
-    run = len(values) > 2 and numbers == list(range(numbers[0], numbers[0] + len(values))) if numbers else False
-    listed = f"{numbers[0]}-{numbers[-1]}" if run else ", ".join(map(str, values))
-    return f"{noun}{'s' if len(values) != 1 else ''} {listed}"
+def plural(values: Sequence[int], noun: str) -> str:
+    """Return `seed 3` or `seeds 3, 4`."""
+    return f"{noun}{'s' if len(values) != 1 else ''} {listing(values)}"
+
+
+def listing(values: Sequence[int]) -> str:
+    """Return numbers one after another, three or more successive ones alone as `1-10`."""
+    successive = len(values) > 2 and list(values) == list(range(values[0], values[0] + len(values)))
+    return f"{values[0]}-{values[-1]}" if successive else ", ".join(map(str, values))
 
 
 def count(n: int, noun: str) -> str:

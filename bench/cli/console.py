@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from bench.experiments.store import RunRecord
     from bench.training import Epoch
 
-out = Console(soft_wrap=False)
-err = Console(stderr=True, soft_wrap=False)
+out = Console()
+err = Console(stderr=True)
 
 DataDir = Annotated[Path, typer.Option(help="Folder of recipes, downloads and prepared datasets.")]
 ResultsDir = Annotated[Path, typer.Option(help="Folder of run results and reports.")]
@@ -43,13 +43,13 @@ def workspace(data_dir: Path, results_dir: Path = Path("results")) -> Workspace:
 
 def note(text: str) -> None:
     """Print a line of progress or advice on stderr, as it is."""
-    err.print(text, markup=False, highlight=False)
+    err.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def print_error(error: object) -> None:
     """Print an error as one paragraph on stderr."""
     err.print("Error:", style="bold red", end=" ")
-    err.print(str(error), markup=False, highlight=False)
+    err.print(str(error), markup=False, highlight=False, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:

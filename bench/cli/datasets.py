@@ -75,8 +75,8 @@ def summary_table(dataset: "PreparedDataset") -> Table:
     raw_density = raw["interactions"] / max(1, raw["users"] * raw["items"])
     table.add_row("density", f"{raw_density:.3%}", f"{summary['density']:.3%}")
     table.add_section()
-    for part, count in summary["split"].items():
-        table.add_row(part, "", f"{count:,}")
+    for part in ("train", "valid", "test"):
+        table.add_row(part, "", f"{summary['split'][part]:,}")
     table.add_row("users without train rows", "", f"{summary['users_without_train']:,}")
     table.add_row("items never in train", "", f"{summary['items_never_in_train']:,}")
     table.add_section()

@@ -1,5 +1,6 @@
 """`bench report`: tables and paired tests from the run store."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -32,15 +33,17 @@ def command(
     names = split_names(datasets) if datasets is not None else store.datasets()
     if not names:
         raise StoreError(f"There are no runs in {results_dir.resolve()}. Run some first: bench run --models ld4mrec,ease")
-    asked = {
-        "reference": reference,
-        "metric": metric,
-        "pvalues": pvalues,
-        "alpha": alpha,
-        "models": split_names(models) if models is not None else None,
-        "seeds": parse_seeds(seeds) if seeds is not None else None,
-    }
-    reports = [build_report(store, name, **asked) for name in names]
+    build = partial(
+        build_report,
+        store,
+        reference=reference,
+        metric=metric,
+        pvalues=pvalues,
+        alpha=alpha,
+        models=split_names(models) if models is not None else None,
+        seeds=parse_seeds(seeds) if seeds is not None else None,
+    )
+    reports = [build(name) for name in names]
     written = {report.dataset: report.write(results_dir / report.dataset) for report in reports}
     if as_json:
         print_json(

@@ -1,7 +1,7 @@
 """What data is there, where does it come from, and what was done with it before a model saw it?
 
-A recipe (`datasets/*.toml`) says where the raw files lie and which steps lead to the prepared dataset; `prepare` follows
-it and writes a folder that every run refers to by its fingerprint.
+A recipe (`datasets/*.toml`) says where the raw files lie and which steps lead to the prepared dataset; `prepare`
+follows it and writes a folder that every run refers to by its fingerprint.
 """
 
 from bench.data.catalogue import find_recipe, list_recipes, prepared_names

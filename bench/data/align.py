@@ -107,7 +107,7 @@ def _rows_by_id(modality: str, feature: FileFeature, ids: "pd.Series[str]") -> n
             f"{len(ids):,} are not, for example '{words.iloc[0]}'. Bring an items file whose rows follow the matrix, "
             f"and set rows = 'order'."
         )
-    return ids.astype("int64").to_numpy() - feature.first_id
+    return np.asarray(ids.astype("int64")) - feature.first_id
 
 
 def _field(modality: str, field: str, items: pd.DataFrame) -> "pd.Series[str]":
@@ -124,7 +124,7 @@ def _texts(modality: str, feature: TfidfSvd, items: pd.DataFrame, report: Report
     columns = [_field(modality, field, items) for field in feature.fields]
     texts = columns[0].str.cat(columns[1:], sep=" ").str.strip() if len(columns) > 1 else columns[0].str.strip()
     _report_empty(modality, int(texts.eq("").sum()), len(items), "text", report)
-    return texts.tolist()
+    return list(texts)
 
 
 def _labels(modality: str, feature: MultiHot, items: pd.DataFrame, report: Report) -> list[list[str]]:

@@ -16,6 +16,7 @@ from bench.data.filters import deduplicate, k_core, keep_positive
 from bench.data.prepared import PreparedDataset, write_prepared
 from bench.data.read import read_interactions, read_items
 from bench.data.recipe import CoreStep, Counts, DedupeStep, PositiveStep, Recipe
+from bench.data.replace import clean_partials
 from bench.data.split import SPLITS, assign_split
 from bench.errors import DataError
 from bench.workspace import Workspace
@@ -46,6 +47,7 @@ def prepare(
         UsageError: the recipe has no source of that name.
     """
     folder = workspace.prepared(recipe.name)
+    clean_partials(folder)
     if folder.exists() and not force:
         return _already_there(recipe, folder, source, report)
     located = locate(recipe, workspace, source=source, report=report)
@@ -85,7 +87,7 @@ def prepare(
 def _already_there(recipe: Recipe, folder: Path, source: str | None, report: Report) -> PreparedDataset:
     dataset = PreparedDataset.load(folder)
     again = f"Use --force to prepare {recipe.name} anew; results on the old data stay apart by its fingerprint."
-    if dataset.metadata["recipe"]["hash"] != recipe.hash:
+    if dataset.metadata.get("recipe", {}).get("hash") != recipe.hash:
         raise DataError(f"{folder} was prepared from other content of the recipe {recipe.path}. {again}")
     used = dataset.metadata["source"]["name"]
     if source not in (None, used):
@@ -111,7 +113,7 @@ def _read(recipe: Recipe, located: Located, report: Report) -> tuple[pd.DataFram
 def _apply_steps(recipe: Recipe, frame: pd.DataFrame, report: Report) -> pd.DataFrame:
     """Apply the filters in their declared order and report the counts after each."""
     for step in recipe.steps:
-        before = len(frame)
+        before = _counts(frame)
         match step:
             case PositiveStep():
                 frame, words = keep_positive(frame, step.minimum, step.column), f"{step.column} >= {step.minimum:g}"
@@ -120,7 +122,8 @@ def _apply_steps(recipe: Recipe, frame: pd.DataFrame, report: Report) -> pd.Data
             case CoreStep():
                 frame = k_core(frame, *step.cores, report)
                 words = f"users >= {step.cores[0]}, items >= {step.cores[1]}"
-        report(f"step {step.kind} ({words}): {before:,} -> {len(frame):,} interactions; {_words(_counts(frame))}")
+        changes = ", ".join(f"{before[what]:,} -> {count:,} {what}" for what, count in _counts(frame).items())
+        report(f"step {step.kind} ({words}): {changes}")
         if frame.empty:
             raise DataError(f"Nothing is left after the step '{step.kind}' ({words}) of {recipe.path}. Loosen it.")
     repeated = int(frame.duplicated(["user", "item"]).sum())

@@ -27,7 +27,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
-from bench.data.schema import File, Name, Section, Text, explain, words
+from bench.data.schema import FILLED, File, Name, Section, Text, explain, words
 from bench.data.sources import AnySource, Count
 from bench.errors import RecipeError
 
@@ -96,7 +96,7 @@ class TfidfSvd(Section):
     """Words of the joined `fields`, TF-IDF weighted, then a truncated SVD to at most `width` dimensions."""
 
     encoder: Literal["tfidf-svd"]
-    fields: Annotated[tuple[Text, ...], Field(min_length=1)]
+    fields: Annotated[tuple[Text, ...], FILLED]
     width: Count = 64
 
 
@@ -173,7 +173,7 @@ class Recipe(Section):
     homepage: str = ""
     licence: str = ""
     citation: str = ""
-    sources: Annotated[tuple[AnySource, ...], Field(min_length=1)]
+    sources: Annotated[tuple[AnySource, ...], FILLED]
     steps: tuple[Step, ...] = ()
     split: Split = Split()
     features: dict[Modality, Feature] = Field(default_factory=dict)

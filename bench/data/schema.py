@@ -60,6 +60,14 @@ def _compiles(pattern: str) -> str:
     return pattern
 
 
+def _filled(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not values:
+        raise ValueError("at least one entry")
+    return values
+
+
+# Checked after the entries: pydantic's own minimum also complains of a list whose only entry is wrong.
+FILLED = AfterValidator(_filled)
 Text = Annotated[str, StringConstraints(min_length=1)]
 Name = Annotated[str, words(r"[a-z0-9][a-z0-9._-]*", "a name of lower-case letters, digits, '-', '_' and '.'")]
 File = Annotated[str, AfterValidator(_inside)]

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from bench.data.schema import File, Name, Pattern, Section, Text, words
+from bench.data.schema import FILLED, File, Name, Pattern, Section, Text, words
 
 Count = Annotated[int, Field(strict=True, ge=1)]
 FILENAME = r"[\w.][\w.-]*"
@@ -52,7 +52,7 @@ class InteractionsTable(Table):
 class Flags(Section):
     """A field spread over columns of 0 and 1: the names of the columns holding 1, joined by `separator`."""
 
-    flags: Annotated[tuple[Text, ...], Field(min_length=1)]
+    flags: Annotated[tuple[Text, ...], FILLED]
     separator: Text = "|"
 
 
@@ -143,7 +143,7 @@ class HttpSource(Source):
     """Files fetched over the web into the raw folder."""
 
     kind: Literal["http"]
-    downloads: Annotated[tuple[Download, ...], Field(min_length=1)]
+    downloads: Annotated[tuple[Download, ...], FILLED]
 
 
 class LocalSource(Source):

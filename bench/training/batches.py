@@ -98,7 +98,8 @@ class PairBatches:
     def _is_positive(self, users: Tensor, items: Tensor) -> Tensor:
         keys = users * self.n_items + items
         position = torch.searchsorted(self.keys, keys).clamp_(max=len(self.keys) - 1)
-        return self.keys[position] == keys
+        found: Tensor = self.keys[position] == keys
+        return found
 
 
 class UserBatches:
@@ -117,7 +118,7 @@ class UserBatches:
     def epoch(self) -> Iterator[UserBatch]:
         """Yield the batches of the next epoch, in a fresh order."""
         order = torch.randperm(len(self.users), generator=self.shuffle, device=self.users.device)
-        for users in self.users[order].split(self.batch_size):
+        for users in torch.split(self.users[order], self.batch_size):
             yield UserBatch(users)
 
 

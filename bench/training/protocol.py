@@ -123,7 +123,7 @@ def training_step(
     for optimizer in optimizers:
         optimizer.zero_grad(set_to_none=True)
     loss = model.loss(batch)  # type: ignore[operator]
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     for optimizer in optimizers:
         optimizer.step()
     return loss.detach()

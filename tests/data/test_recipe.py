@@ -81,38 +81,38 @@ def test_core_asks_for_both_sides_or_one():
     assert CoreStep(kind="core", user_core=5, item_core=7).cores == (5, 7)
 
 
-@pytest.mark.parametrize(
-    ("before", "after", "expected"),
-    [
-        # fmt: off
-        ('file = "pairs.csv"', 'fil = "pairs.csv"', "sources[0].interactions: unknown key 'fil' (did you mean 'file'?"),
-        ('name = "mine"', 'name = "mine"\nalias = ["m"]', "recipe: unknown key 'alias' (did you mean 'aliases'?)"),
-        ('name = "mine"', "", "name: this key is required"),
-        ('name = "mine"', 'name = "Mine!"', "name: expected a name of lower-case letters"),
-        ('name = "mine"', "name = 5", "name: expected a valid string, found 5"),
-        ('folder = "raw"', "", "sources[0].folder: this key is required"),
-        ('kind = "local"', "", "sources[0]: expected a table with the key 'kind'"),
-        ('kind = "local"', 'kind = "locla"', "found 'locla' (did you mean 'local'?)"),
-        ('method = "given"', 'method = "givn"', "method: expected 'random', 'chronological' or 'given', found 'givn'"),
-        ('method = "given"', 'method = "given"\nsplit_seed = "7"', "split.split_seed: expected a valid integer,"),
-        ('method = "given"', 'method = "given"\nlabels = { 0 = "trian" }', "split.labels.0: expected 'train', 'valid'"),
-        ('encoder = "file"', 'encoder = "npy"', "features.image: expected 'encoder' to be one of"),
-        ("[features.image]", "[features.Image-1]", "expected a modality name of lower-case letters"),
-        ('file = "image.npy"', 'file = "../image.npy"', "features.image.file: expected a path inside the source's"),
-        ('file = "image.npy"', 'file = "image.npy"\nrows = "order"', "needs an items table, but source 'local'"),
-        ('encoder = "file"\nfile = "image.npy"', 'encoder = "multi-hot"', "at least one of 'fields' and 'decade'"),
-        (', split = "split"', "", "lacks the key 'split', which the split method 'given' needs"),
-        ('method = "given"', 'method = "random"', "has the key 'split', which the split method 'random' does not use"),
-        ('method = "given"', 'method = "chronological"', "lacks the key 'timestamp'"),
-        ("[split]", "[[steps]]\nkind = 'positive'\nminimum = 4\n[split]", "lacks the key 'rating'"),
-        ("[split]", "[[steps]]\nkind = 'core'\n[split]", "steps[0]: expected either 'k'"),
-        ("[split]", "[[steps]]\nkind = 'core'\nk = 0\n[split]", "steps[0].k: expected"),
-        ("[split]", "[[steps]]\nkind = 'core'\nk = 5\nuser_core = 5\n[split]", "steps[0]: expected either 'k'"),
-        ("[split]", SECOND_SOURCE + "[split]", "2 sources are named 'local'"),
-        ("[split]", "[split", "is not valid TOML"),
-        # fmt: on
-    ],
-)
+# fmt: off
+MISTAKES = [
+    ('file = "pairs.csv"', 'fil = "pairs.csv"', "sources[0].interactions: unknown key 'fil' (did you mean 'file'?"),
+    ('name = "mine"', 'name = "mine"\nalias = ["m"]', "recipe: unknown key 'alias' (did you mean 'aliases'?)"),
+    ('name = "mine"', "", "name: this key is required"),
+    ('name = "mine"', 'name = "Mine!"', "name: expected a name of lower-case letters"),
+    ('name = "mine"', "name = 5", "name: expected a valid string, found 5"),
+    ('folder = "raw"', "", "sources[0].folder: this key is required"),
+    ('kind = "local"', "", "sources[0]: expected a table with the key 'kind'"),
+    ('kind = "local"', 'kind = "locla"', "found 'locla' (did you mean 'local'?)"),
+    ('method = "given"', 'method = "givn"', "method: expected 'random', 'chronological' or 'given', found 'givn'"),
+    ('method = "given"', 'method = "given"\nsplit_seed = "7"', "split.split_seed: expected a valid integer,"),
+    ('method = "given"', 'method = "given"\nlabels = { 0 = "trian" }', "split.labels.0: expected 'train', 'valid'"),
+    ('encoder = "file"', 'encoder = "npy"', "features.image: expected 'encoder' to be one of"),
+    ("[features.image]", "[features.Image-1]", "expected a modality name of lower-case letters"),
+    ('file = "image.npy"', 'file = "../image.npy"', "features.image.file: expected a path inside the source's"),
+    ('file = "image.npy"', 'file = "image.npy"\nrows = "order"', "needs an items table, but source 'local'"),
+    ('encoder = "file"\nfile = "image.npy"', 'encoder = "multi-hot"', "at least one of 'fields' and 'decade'"),
+    (', split = "split"', "", "lacks the key 'split', which the split method 'given' needs"),
+    ('method = "given"', 'method = "random"', "has the key 'split', which the split method 'random' does not use"),
+    ('method = "given"', 'method = "chronological"', "lacks the key 'timestamp'"),
+    ("[split]", "[[steps]]\nkind = 'positive'\nminimum = 4\n[split]", "lacks the key 'rating'"),
+    ("[split]", "[[steps]]\nkind = 'core'\n[split]", "steps[0]: expected either 'k'"),
+    ("[split]", "[[steps]]\nkind = 'core'\nk = 0\n[split]", "steps[0].k: expected"),
+    ("[split]", "[[steps]]\nkind = 'core'\nk = 5\nuser_core = 5\n[split]", "steps[0]: expected either 'k'"),
+    ("[split]", SECOND_SOURCE + "[split]", "2 sources are named 'local'"),
+    ("[split]", "[split", "is not valid TOML"),
+]
+# fmt: on
+
+
+@pytest.mark.parametrize(("before", "after", "expected"), MISTAKES)
 def test_mistakes_are_named_with_their_place(refusal, before, after, expected):
     assert before in SHORT
     assert expected in refusal(SHORT.replace(before, after))
@@ -120,8 +120,18 @@ def test_mistakes_are_named_with_their_place(refusal, before, after, expected):
 
 def test_all_mistakes_come_at_once(refusal):
     message = refusal(SHORT.replace("image.npy", "/image.npy").replace('"mine"', '"!"').replace("given", "fix"))
+    assert len(message.splitlines()) == 4
     places = [line.split(":")[0].strip() for line in message.splitlines()[1:]]
     assert places == ["name", "split.method", "features.image.file"]
+
+
+def test_a_recipe_needs_a_source(refusal):
+    message = refusal('name = "mine"\nsources = []')
+    assert message.splitlines()[1:] == ["  sources: expected at least one entry, found a list of 0"]
+
+
+def test_one_mistake_is_told_once(refusal):
+    assert len(refusal(SHORT.replace('file = "pairs.csv"', "file = 3")).splitlines()) == 2
 
 
 def test_features_must_read_fields_that_the_items_have(refusal):

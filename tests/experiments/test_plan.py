@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 
 from bench.errors import UsageError
@@ -72,8 +74,8 @@ def test_a_plan_goes_seed_by_seed_with_one_key_each(toy, tmp_path):
     assert {cell.state for cell in cells} == {"new"}
 
 
-def test_a_multimedia_model_needs_features(toy, tmp_path, monkeypatch):
-    monkeypatch.setattr(type(toy), "features", {})
+def test_a_multimedia_model_needs_features(toy, tmp_path):
+    toy = dataclasses.replace(toy, features={})
     with pytest.raises(UsageError, match="ld4mrec needs item features, but dataset toy has none"):
         make_plan([toy], ["ld4mrec"], [1], PROTOCOL, RunStore(tmp_path))
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.sparse import csr_array
 
 from bench.errors import UsageError
 from bench.evaluation import PROTOCOLS, RankingEvaluator, mean_metrics, per_user_metrics
@@ -47,7 +48,8 @@ def trained(name, toy, epochs, seed=1):
 
 
 def recall(model, toy, split):
-    evaluator = RankingEvaluator(toy.matrix("train"), toy.matrix(split), protocol=PROTOCOLS["mmrec"], device=CPU)
+    train, target = toy.matrix("train"), toy.matrix(split)
+    evaluator = RankingEvaluator(train, target, exclude=None, protocol=PROTOCOLS["mmrec"], device=CPU)
     users = per_user_metrics(evaluator.ranks(lambda u: scores(model, u)), PROTOCOLS["mmrec"])
     return mean_metrics(users)["recall@20"]
 
@@ -118,8 +120,6 @@ def test_a_user_and_an_item_without_training_interactions_do_no_harm(name, toy):
     train = toy.matrix("train").toarray()
     train[3, :] = 0
     train[:, 7] = 0
-    from scipy.sparse import csr_array
-
     features = {modality: torch.from_numpy(np.array(matrix)) for modality, matrix in toy.features.items()}
     model = load_class(REGISTRY[name])(csr_array(train), features, **QUICK.get(name, {}))
     result = fit(model, csr_array(train), lambda: 0.0, TrainingProtocol(max_epochs=2), seed=1, device=CPU)
