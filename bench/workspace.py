@@ -28,10 +28,6 @@ class Workspace:
         """Return the folder of a dataset's prepared form."""
         return self.datasets / "prepared" / name
 
-    def prepared_names(self) -> list[str]:
-        """Return the names of the datasets that are prepared here."""
-        return sorted(path.parent.name for path in self.datasets.glob("prepared/[!.]*/dataset.json"))
-
 
 def builtin_recipes() -> Path:
     """Return the folder of the recipes that ship with the program.

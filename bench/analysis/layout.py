@@ -24,6 +24,7 @@ METRIC_TITLES = {"recall": "Recall", "ndcg": "NDCG", "precision": "Precision", "
 OUT_OF_MEMORY = "OOM"
 SIDE_BY_SIDE = "not timed (ran side by side)"
 CLOSED_FORM = "closed form"
+NOT_COMPARED = "not compared"
 LONGEST_REASON = 240
 
 Quantities = Mapping[tuple[str, str, str, int | None], Any]
@@ -89,7 +90,7 @@ def _change_row(reference: str, baseline: str, metrics: Sequence[str], changes: 
         rows = of_metric(changes, name)
         row = rows.iloc[0] if len(rows) else None
         if row is None or row["n"] == 0:
-            cells.append(Cell(ABSENT))
+            cells.append(Cell(NOT_COMPARED))
         else:
             ends = percent_interval(row["relative_ci_low"], row["relative_ci_high"])
             cells.append(Cell(f"{percent(row['relative'])} {ends if ends != ABSENT else '(no interval)'}"))

@@ -1,6 +1,7 @@
 """What every command shares: the two consoles, the common options, progress."""
 
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
     from bench.experiments.store import RunRecord
     from bench.training import Epoch
 
-out = Console()
+PLAIN_WIDTH = 160
+
+# A pipe or a file has no width to fit into; eighty columns would only fold the tables.
+out = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
 err = Console(stderr=True)
 
 DataDir = Annotated[Path, typer.Option(help="Folder of recipes, downloads and prepared datasets.")]

@@ -19,11 +19,11 @@ def listing(context: typer.Context, data_dir: DataDir = Path("datasets"), as_jso
     """List the recipes: the user's own, and those that ship with the program."""
     if context.invoked_subcommand is not None:
         return
-    from bench.data import list_recipes
+    from bench.data import list_recipes, prepared_names
 
     space = workspace(data_dir)
     recipes = list_recipes(space)
-    prepared = set(space.prepared_names())
+    prepared = set(prepared_names(space))
     if as_json:
         print_json([{**recipe.model_dump(mode="json"), "prepared": recipe.name in prepared} for recipe in recipes])
         return

@@ -2,11 +2,14 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bench.cli.console import AsJson, ResultsDir, note, out, print_json, split_names
+
+if TYPE_CHECKING:
+    from bench.analysis.report import Report
 
 NAME = "report"
 EXAMPLES = "Examples: bench report --pvalues, bench report --datasets ml-100k --reference lightgcn --metric ndcg@10"
@@ -56,13 +59,21 @@ def command(
             }
         )
         return
-    from bench.cli.tables import rich_table
-
     for report in reports:
-        failures = [report.failures] if report.failures is not None else []
-        for table in (report.accuracy, report.cost, *report.comparisons, *failures):
-            out.print(rich_table(table))
-            out.print()
-        for line in (*report.headline, *(f"Warning: {warning}" for warning in report.warnings)):
-            out.print(line, markup=False, highlight=False)
-        note(f"written: {results_dir / report.dataset / 'report.md'} and its CSVs")
+        show(report)
+        note(f"written: {results_dir / report.dataset / 'report.md'} (with the captions) and its CSVs")
+
+
+def show(report: "Report") -> None:
+    """Print a report's tables and what they come to."""
+    from bench.cli.tables import COMPARISON_COLUMNS, rich_table
+
+    tables = [rich_table(report.accuracy), rich_table(report.cost)]
+    tables += [rich_table(table, COMPARISON_COLUMNS) for table in report.comparisons]
+    if report.failures is not None:
+        tables.append(rich_table(report.failures))
+    for table in tables:
+        out.print(table)
+        out.print()
+    for line in (*report.headline, *(f"Warning: {warning}" for warning in report.warnings)):
+        out.print(line, markup=False, highlight=False)

@@ -86,9 +86,9 @@ def command(
 
 def prepared_datasets(names: str | None, space: "Workspace") -> "list[PreparedDataset]":
     """Return the datasets a run names, prepared now where they are not; without names, what this folder has."""
-    from bench.data import find_recipe, prepare
+    from bench.data import find_recipe, prepare, prepared_names
 
-    wanted = split_names(names) if names is not None else space.prepared_names() or [DEFAULT_DATASET]
+    wanted = split_names(names) if names is not None else prepared_names(space) or [DEFAULT_DATASET]
     recipes = [find_recipe(name, space) for name in dict.fromkeys(wanted)]
     return [prepare(recipe, space, report=note) for recipe in recipes]
 

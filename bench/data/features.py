@@ -38,8 +38,8 @@ def tfidf_svd(texts: Sequence[str], width: int) -> Matrix:
     highest rank the word matrix can have, and columns that come out as zero for every item, because the rank is lower
     still, are left out.
 
-    The same texts give the same bytes: the decomposition starts from a fixed seed, each component's largest entry is
-    made positive, and values are rounded to 5 decimals, which hides the last bits in which linear algebra libraries
+    The same texts give the same bytes: the decomposition starts from a fixed seed, the largest word weight
+    of each component is made positive, and values are rounded to 5 decimals, which hides the last bits in which linear algebra libraries
     differ.
 
     Args:
@@ -53,8 +53,8 @@ def tfidf_svd(texts: Sequence[str], width: int) -> Matrix:
         DataError: no text holds a word.
     """
     # Loaded here because whoever only reads prepared data should not wait for it.
-    from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.utils.extmath import randomized_svd
 
     vectorizer = TfidfVectorizer(token_pattern=r"(?u)\b\w+\b", sublinear_tf=True)
     try:
@@ -64,12 +64,12 @@ def tfidf_svd(texts: Sequence[str], width: int) -> Matrix:
             f"None of the {len(texts):,} item texts holds a word (first: {next(iter(texts), '')!r}), so no text "
             f"features can be made. Check which fields the recipe's text feature reads."
         ) from error
-    svd = TruncatedSVD(n_components=min(width, *weights.shape), n_iter=10, random_state=0)
-    scores = svd.fit_transform(weights)
+    # Not the class TruncatedSVD, which refuses a matrix of one word.
+    left, values, components = randomized_svd(weights, min(width, *weights.shape), n_iter=10, random_state=0)
     # Entries that are as large as the largest but for rounding count as equal, and the first of them decides.
-    largest = np.abs(svd.components_).round(6).argmax(axis=1)
-    signs = np.sign(svd.components_[np.arange(len(largest)), largest])
-    return _rounded(scores * signs)
+    largest = np.abs(components).round(6).argmax(axis=1)
+    signs = np.sign(components[np.arange(len(largest)), largest])
+    return _rounded(left * values * signs)
 
 
 def multi_hot(values: Sequence[Sequence[str]]) -> tuple[Matrix, list[str]]:

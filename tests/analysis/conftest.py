@@ -122,7 +122,7 @@ class Runs:
         text = json.dumps([label, seed, *identity], sort_keys=True)
         data["key"] = hashlib.sha256(text.encode()).hexdigest()
         folder = self.store.folder(DATASET, label, seed, data["key"])
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         (folder / "run.json").write_text(json.dumps(data))
         if data["status"] == "finished":
             users.to_parquet(folder / "users.parquet", index=False)
@@ -152,6 +152,12 @@ def constant_users(value: float, n_users: int = 30) -> pd.DataFrame:
 def users_from(values: np.ndarray) -> pd.DataFrame:
     """Return users with these values in every metric."""
     return pd.DataFrame({"user": np.arange(len(values)), **dict.fromkeys(PER_USER, values)})
+
+
+@pytest.fixture(autouse=True)
+def no_forced_collection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spare the tests the full garbage collection of every statsmodels call; it would take most of their time."""
+    monkeypatch.setattr("gc.collect", lambda *generation: 0)
 
 
 @pytest.fixture

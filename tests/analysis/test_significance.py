@@ -32,7 +32,7 @@ def by_hand_sign_flip(differences: np.ndarray) -> float:
 
 def test_a_small_case_by_hand():
     result = compare_paired(REFERENCE, MODEL, "seed")
-    # Differences .01 .02 .03 .00 .03: mean .018, squared deviations sum .00068, sd sqrt(.00017), t = .018 / (sd/sqrt 5).
+    # Differences .01 .02 .03 .00 .03: mean .018, squared deviations sum to .00068, so sd = sqrt(.00068 / 4).
     sd = math.sqrt(0.00068 / 4)
     assert result.n == 5
     assert result.difference == pytest.approx(0.018)
