@@ -35,6 +35,7 @@ from bench.analysis.wording import count
 from bench.errors import StoreError, unknown_name
 from bench.experiments.store import FINISHED, RunStore
 
+UNITS = ("seed", "user")
 SHOWN_METRICS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
 
 
@@ -53,6 +54,7 @@ class Report:
         cost: time and memory per model.
         comparisons: the reference against every other model, over seeds and over users; empty without a
             reference.
+        remarks: for each comparison, what is left out of it and what it can and cannot show.
         failures: cells that did not finish; None when all did.
         sections: the whole report in reading order.
         frames: raw, tidy frames by file name without suffix.
@@ -67,6 +69,7 @@ class Report:
     accuracy: Table
     cost: Table
     comparisons: tuple[Table, ...]
+    remarks: tuple[tuple[str, ...], ...]
     failures: Table | None
     sections: tuple[Section, ...]
     frames: Mapping[str, pd.DataFrame]
@@ -137,6 +140,7 @@ def build_report(
     cost_cells = cost_table(selection, summary, efficiency)
     primary = of_metric(comparisons, metric)
     warnings = [*statements.protocol_warnings(selection), *mixed_conditions(selection)]
+    by_unit = [primary[primary["unit"] == unit] for unit in UNITS] if len(primary) else []
     report = Report(
         dataset=dataset,
         reference=reference,
@@ -147,9 +151,11 @@ def build_report(
         accuracy=replace(accuracy_cells, caption=statements.accuracy_caption(selection, metric)),
         cost=replace(cost_cells, caption=statements.cost_caption(selection, efficiency)),
         comparisons=tuple(
-            comparison_table(primary[primary["unit"] == unit], unit, metric, alpha)
-            for unit in ("seed", "user")
-            if len(primary)
+            comparison_table(rows, unit, metric, alpha) for unit, rows in zip(UNITS, by_unit, strict=False)
+        ),
+        remarks=tuple(
+            _remarks(rows, unit, len(selection.seeds), alpha, pvalues=pvalues)
+            for unit, rows in zip(UNITS, by_unit, strict=False)
         ),
         failures=failures_table(selection),
         sections=(),
@@ -161,7 +167,7 @@ def build_report(
             "comparisons": comparisons,
         },
     )
-    return replace(report, sections=_sections(report, selection, primary, alpha, pvalues=pvalues))
+    return replace(report, sections=_sections(report, selection, pvalues=pvalues))
 
 
 def _metrics(selection: Selection, metric: str) -> list[str]:
@@ -181,9 +187,14 @@ def _metrics(selection: Selection, metric: str) -> list[str]:
     return shown if metric in shown else [*shown, metric]
 
 
-def _sections(
-    report: Report, selection: Selection, primary: pd.DataFrame, alpha: float, *, pvalues: bool
-) -> tuple[Section, ...]:
+def _remarks(rows: pd.DataFrame, unit: str, n_seeds: int, alpha: float, *, pvalues: bool) -> tuple[str, ...]:
+    lines = reasons(rows)
+    if pvalues:
+        lines += seed_statements(rows, alpha) if unit == "seed" else user_statements(rows, n_seeds, alpha)
+    return tuple(lines)
+
+
+def _sections(report: Report, selection: Selection, *, pvalues: bool) -> tuple[Section, ...]:
     opening: list[Block] = [statements.data_paragraph(selection), *report.headline]
     if report.warnings:
         opening.append(Bullets(tuple(f"Warning: {line}" for line in report.warnings)))
@@ -195,8 +206,8 @@ def _sections(
         Section("Accuracy", (report.accuracy, change)),
         Section("Cost", (f"Machine: {statements.machine(selection)}", report.cost)),
     ]
-    if report.comparisons:
-        sections += _comparison_sections(report, selection, primary, alpha, pvalues=pvalues)
+    for table, remarks in zip(report.comparisons, report.remarks, strict=True):
+        sections.append(Section(table.title, (table, Bullets(remarks)) if remarks else (table,)))
     if report.failures is not None:
         sections.append(Section("Runs that did not finish", (report.failures,)))
     else:
@@ -211,19 +222,3 @@ def _sections(
     commands = "\n".join(statements.reproduce_commands(selection, report.metric, pvalues=pvalues))
     sections.append(Section("Notes", (Bullets(tuple(notes)),)))
     return (*sections, Section("To run it again", (f"```sh\n{commands}\n```",)))
-
-
-def _comparison_sections(
-    report: Report, selection: Selection, primary: pd.DataFrame, alpha: float, *, pvalues: bool
-) -> list[Section]:
-    sections = []
-    for unit, table in zip(("seed", "user"), report.comparisons, strict=True):
-        rows = primary[primary["unit"] == unit]
-        lines = reasons(rows)
-        if pvalues:
-            lines += (
-                seed_statements(rows, alpha) if unit == "seed" else user_statements(rows, len(selection.seeds), alpha)
-            )
-        blocks: list[Block] = [table, *([Bullets(tuple(lines))] if lines else [])]
-        sections.append(Section(table.title, tuple(blocks)))
-    return sections

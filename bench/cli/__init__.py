@@ -10,8 +10,10 @@ from collections.abc import Sequence
 import typer
 
 from bench.cli import check, datasets, doctor, models, prepare, quickstart, report, run
-from bench.cli.console import print_error
+from bench.cli.console import note, print_error
 from bench.errors import BenchError
+
+INTERRUPTED = 130
 
 app = typer.Typer(
     name="bench",
@@ -50,6 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BenchError as error:
         print_error(error)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print_error("Interrupted. Finished runs are kept; the same command goes on from there.")
-        sys.exit(130)
+    except SystemExit as end:
+        # The library turns an interrupt into this exit code without a word.
+        if end.code == INTERRUPTED:
+            note("Interrupted. Finished runs are kept; the same command goes on from there.")
+        raise

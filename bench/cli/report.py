@@ -1,5 +1,6 @@
 """`bench report`: tables and paired tests from the run store."""
 
+import json
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -31,11 +32,12 @@ def command(
     from bench.errors import StoreError
     from bench.experiments.seeds import parse_seeds
     from bench.experiments.store import RunStore
+    from bench.models import find_model
 
     store = RunStore(results_dir)
     names = split_names(datasets) if datasets is not None else store.datasets()
     if not names:
-        raise StoreError(f"There are no runs in {results_dir.resolve()}. Run some first: bench run --models ld4mrec,ease")
+        raise StoreError(f"There are no runs in {results_dir.resolve()}. Make some: bench run --models ld4mrec,ease")
     build = partial(
         build_report,
         store,
@@ -43,7 +45,7 @@ def command(
         metric=metric,
         pvalues=pvalues,
         alpha=alpha,
-        models=split_names(models) if models is not None else None,
+        models=[find_model(name).name for name in split_names(models)] if models is not None else None,
         seeds=parse_seeds(seeds) if seeds is not None else None,
     )
     reports = [build(name) for name in names]
@@ -53,7 +55,7 @@ def command(
             {
                 report.dataset: {
                     "files": [str(path) for path in written[report.dataset]],
-                    **{name: frame.to_dict("records") for name, frame in report.frames.items()},
+                    **{name: json.loads(frame.to_json(orient="records")) for name, frame in report.frames.items()},
                 }
                 for report in reports
             }
@@ -75,5 +77,6 @@ def show(report: "Report") -> None:
     for table in tables:
         out.print(table)
         out.print()
-    for line in (*report.headline, *(f"Warning: {warning}" for warning in report.warnings)):
+    remarks = [line for lines in report.remarks for line in lines]
+    for line in (*report.headline, *remarks, *(f"Warning: {warning}" for warning in report.warnings)):
         out.print(line, markup=False, highlight=False)

@@ -38,9 +38,9 @@ def tfidf_svd(texts: Sequence[str], width: int) -> Matrix:
     highest rank the word matrix can have, and columns that come out as zero for every item, because the rank is lower
     still, are left out.
 
-    The same texts give the same bytes: the decomposition starts from a fixed seed, the largest word weight
-    of each component is made positive, and values are rounded to 5 decimals, which hides the last bits in which linear algebra libraries
-    differ.
+    The same texts give the same bytes: the decomposition starts from a fixed seed, the largest word weight of each
+    component is made positive, and values are rounded to 5 decimals, which hides the last bits in which linear algebra
+    libraries differ.
 
     Args:
         texts: one per item; an empty text becomes a zero row.

@@ -40,8 +40,8 @@ def replace_folder(folder: Path, fill: Callable[[Path], None], *, marker: str) -
         _swap(partial, folder)
     except OSError as error:
         raise DataError(
-            f"{folder} cannot be written: {error}. What was there before is unchanged. Check free space and "
-            f"permissions, and try again."
+            f"{folder} cannot be written: {error}. Nothing half-written is in its place: it is as before, or complete. "
+            f"Check free space and permissions, and try again."
         ) from error
     finally:
         # What a failure leaves is of no use; what cannot be removed now is removed by the next call.
@@ -74,7 +74,7 @@ def _swap(partial: Path, folder: Path) -> None:
     try:
         partial.replace(folder)
     except BaseException:
-        if replaced and not folder.exists():
+        if replaced:
             aside.replace(folder)
         raise
     _sync(folder.parent)

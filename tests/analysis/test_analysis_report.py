@@ -114,6 +114,10 @@ def test_five_seeds_cannot_reach_alpha_and_the_report_says_it(grid):
     assert "cannot reach 0.05" in text
     assert "not significant" not in text
     assert "with 4 degrees of freedom" in text
+    over_seeds, over_users = build_report(grid.store, "toy", pvalues=True).remarks
+    assert "vbpr: left out: seed 2 failed." in over_seeds
+    assert any("cannot reach 0.05" in line for line in over_seeds)
+    assert any("retraining" in line for line in over_users)
     assert "says nothing about retraining" in text
 
 
@@ -157,7 +161,7 @@ def test_disagreement_of_tests_is_printed(runs):
 def test_without_pvalues_intervals_stay_and_tests_are_absent(grid):
     report = build_report(grid.store, "toy")
     assert "p (t)" not in report.markdown
-    assert "95 % interval" in report.markdown
+    assert "95 % interval, relative" in report.markdown
     assert "p_t" not in report.frames["comparisons"].columns
 
 
@@ -305,3 +309,9 @@ def test_a_refused_write_leaves_the_old_file_and_no_partial_one(runs, tmp_path: 
 def test_no_runs_is_a_clear_error(tmp_path: Path):
     with pytest.raises(StoreError, match="has no runs"):
         build_report(RunStore(tmp_path), "toy")
+
+
+def test_the_columns_that_the_terminal_keeps_are_there(grid):
+    tables = pytest.importorskip("bench.cli.tables")
+    for table in build_report(grid.store, "toy", pvalues=True).comparisons:
+        assert set(tables.COMPARISON_COLUMNS) <= set(table.columns)

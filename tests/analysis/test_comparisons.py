@@ -43,6 +43,8 @@ def test_users_are_averaged_over_seeds_before_they_are_paired(runs, values):
     result = row(compare(runs), "lightgcn", "user")
     expected = stats.ttest_rel(values["ld4mrec"].mean(axis=0), values["lightgcn"].mean(axis=0))
     assert result["n"] == N_USERS
+    assert result["mean_reference"] == pytest.approx(values["ld4mrec"].mean())
+    assert result["difference"] == pytest.approx(values["ld4mrec"].mean() - values["lightgcn"].mean())
     assert result["p_t"] == pytest.approx(expected.pvalue)
     assert result["won"] + result["tied"] + result["lost"] == pytest.approx(1)
 

@@ -101,7 +101,7 @@ def test_side_by_side_cells_are_reported_with_times_measured_alone(capsys):
     assert "run" not in sources
 
 
-MY_MODEL = '''
+MY_MODEL = """
 from typing import Annotated
 
 import torch
@@ -125,7 +125,7 @@ class MyModel(nn.Module):
 
     def score(self, users):
         return self.users(users) @ self.items.weight.T
-'''
+"""
 
 
 def test_a_third_partys_model_runs_by_its_import_path(capsys):

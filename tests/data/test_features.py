@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.linalg import svd
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from bench.data.features import FeatureReport, check_features, load_matrix, multi_hot, tfidf_svd
+from bench.data.features import FeatureReport, _rounded, check_features, load_matrix, multi_hot, tfidf_svd
 from bench.errors import DataError
 
 WORDS = [f"word{number}" for number in range(60)]
@@ -32,18 +32,24 @@ def test_tfidf_svd_is_the_best_approximation_of_its_width():
     np.testing.assert_allclose(full @ full.T, weights @ weights.T, atol=1e-3)
 
 
-def test_tfidf_svd_gives_the_same_bytes_again_and_keeps_no_negative_zero():
+def test_tfidf_svd_gives_the_same_rounded_bytes_again():
     matrix = tfidf_svd(texts(50), 8)
     assert matrix.tobytes() == tfidf_svd(texts(50), 8).tobytes()
-    assert not np.signbit(matrix[matrix == 0]).any()
     assert (matrix == matrix.astype(np.float64).round(5).astype(np.float32)).all()
 
 
 def test_tfidf_svd_fixes_signs():
-    # Two disjoint topics: each component's largest entry is positive, so every score of its own topic is.
-    matrix = tfidf_svd(["sea ship sea", "ship sea", "moon star", "star moon moon", "sea"], 2)
-    assert (matrix >= 0).all()
-    assert (matrix > 0).sum(axis=1).tolist() == [1] * 5
+    # The word weights of a component are in proportion to the products of the TF-IDF columns with its scores.
+    corpus = texts(80)
+    weights = TfidfVectorizer(sublinear_tf=True).fit_transform(corpus)
+    word_weights = weights.T @ tfidf_svd(corpus, 12)
+    largest = np.abs(word_weights).argmax(axis=0)
+    assert (word_weights[largest, np.arange(12)] > 0).all()
+
+
+def test_rounding_keeps_no_negative_zero_and_no_empty_column():
+    rounded = _rounded(np.array([[-1e-9, 0.123456, 1e-9], [2.0, -1e-9, -1e-9]]))
+    assert rounded.tobytes() == np.array([[0.0, 0.12346], [2.0, 0.0]], dtype=np.float32).tobytes()
 
 
 def test_tfidf_svd_is_capped_at_the_rank():

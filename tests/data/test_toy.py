@@ -128,7 +128,7 @@ def test_items_that_look_alike_are_clicked_together(seed):
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_features_help_where_clicks_are_few(seed):
-    # EASE on clicks alone against EASE on clicks and features stacked below each other (as in Ning & Karypis, 2012).
+    # Scores learned from clicks, alone and with the clicks of similar items added.
     data = planted(n_users=80, seed=seed)
     labels = assign_split(data.interactions, "random", 1, None)
     train, test = one_hot(data, labels, "train"), one_hot(data, labels, "test")

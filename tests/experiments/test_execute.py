@@ -68,9 +68,7 @@ def test_the_stored_means_and_lists_are_those_of_the_stored_users(toy, tmp_path)
         assert record.data["metrics"]["test"][name] == pytest.approx(value, abs=1e-12)
     lists = record.topk()
     truth = toy.matrix("test")
-    hits = pd.Series(
-        [truth[u, i] > 0 for u, i in zip(lists["user"], lists["item"], strict=True)], index=lists.index
-    )
+    hits = pd.Series([truth[u, i] > 0 for u, i in zip(lists["user"], lists["item"], strict=True)], index=lists.index)
     recall = hits[lists["rank"] <= 20].groupby(lists["user"]).sum() / np.diff(truth.indptr)[users.index]
     assert np.allclose(recall.loc[users.index], users["recall@20"])
     train = toy.matrix("train")
@@ -153,7 +151,8 @@ def test_side_by_side_gives_the_same_metrics_and_times_alone(toy, tmp_path):
 
 
 def test_a_worker_that_dies_fails_its_cell_only(toy, tmp_path, monkeypatch):
-    module(tmp_path, monkeypatch, "dying", BROKEN.replace('return self.weight * (float("nan")', "os._exit(9)\n        return self.weight * (0.0"))
+    body = BROKEN.replace('return self.weight * (float("nan")', "os._exit(9)\n        return self.weight * (0.0")
+    module(tmp_path, monkeypatch, "dying", body)
     records, _, _ = execute(toy, tmp_path / "results", ["dying:Broken", "popularity", "ease"], jobs=2)
     found = {record.label: record.status for record in records}
     assert found == {"dying:Broken": "failed", "popularity": "finished", "ease": "finished"}
