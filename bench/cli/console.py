@@ -1,6 +1,7 @@
 """What every command shares: the two consoles, the common options, progress."""
 
 import json
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -62,8 +63,8 @@ def print_json(value: Any) -> None:
 
 
 def split_names(text: str) -> list[str]:
-    """Split a comma-separated option into its names."""
-    return [part.strip() for part in text.split(",") if part.strip()]
+    """Split a comma-separated option into its names; commas inside a label's brackets separate nothing."""
+    return [part.strip() for part in re.split(r",(?![^\[]*\])", text) if part.strip()]
 
 
 class _TerminalProgress:

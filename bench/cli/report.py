@@ -45,7 +45,9 @@ def command(
         metric=metric,
         pvalues=pvalues,
         alpha=alpha,
-        models=[find_model(name).name for name in split_names(models)] if models is not None else None,
+        models=[name if "[" in name else find_model(name).name for name in split_names(models)]
+        if models is not None
+        else None,
         seeds=parse_seeds(seeds) if seeds is not None else None,
     )
     reports = [build(name) for name in names]

@@ -74,7 +74,7 @@ def _swap(partial: Path, folder: Path) -> None:
     try:
         partial.replace(folder)
     except BaseException:
-        if replaced:
+        if replaced and not folder.exists():
             aside.replace(folder)
         raise
     _sync(folder.parent)

@@ -16,7 +16,8 @@ import torch
 
 from bench.data import PreparedDataset
 from bench.errors import UsageError
-from bench.experiments.cell import died_unseen, run_cell, time_cell
+from bench.experiments.cell import died_unseen, run_cell
+from bench.experiments.cost import time_cell
 from bench.experiments.plan import Cell
 from bench.experiments.store import FINISHED, RunRecord, RunStore
 from bench.training import Epoch
