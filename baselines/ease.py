@@ -101,6 +101,7 @@ def solve(gram: Tensor, reg_weight: float) -> Tensor:
     del gram
     inverse = torch.cholesky_inverse(factor)
     del factor
-    weights = inverse.div_(-inverse.diagonal()).float()
+    # The inverse comes back column by column; sums of rows, which scoring is made of, want them in one piece.
+    weights = inverse.div_(-inverse.diagonal()).to(torch.float32, memory_format=torch.contiguous_format)
     weights.fill_diagonal_(0.0)
     return weights

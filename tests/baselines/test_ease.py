@@ -50,3 +50,8 @@ def test_block_size_changes_nothing(interactions, monkeypatch):
 def test_indefinite_matrix_says_what_to_do():
     with pytest.raises(ValueError, match=r"reg_weight=1\.0.*larger reg_weight"):
         solve(-10.0 * torch.eye(3), 1.0)
+
+
+def test_weights_lie_row_by_row_as_scoring_reads_them():
+    weights = EASE(csr_array(np.eye(5, 7, dtype=np.float32)), {}).item_weights
+    assert weights.is_contiguous()
