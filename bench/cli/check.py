@@ -74,7 +74,12 @@ def command(
 def observe(
     space: "Workspace", dataset: str, models: list[str], seeds: list[int], protocol: dict[str, object], device: str
 ) -> "Reference":
-    """Run the models afresh, in a store of their own, between two timings of the calibration workload."""
+    """Run the models afresh, in a store of their own, between two timings of the calibration workload.
+
+    One thread does all of it, so that sums come out the same and costs compare between machines of few and many cores.
+    """
+    import torch
+
     from bench.analysis.reference import reference_from_runs
     from bench.analysis.selection import select_runs
     from bench.data import find_recipe, prepare
@@ -85,6 +90,7 @@ def observe(
 
     prepared = prepare(find_recipe(dataset, space), space, report=note)
     chosen = choose_device(device)
+    torch.set_num_threads(1)
     with TemporaryDirectory(prefix="bench-check-") as folder:
         store = RunStore(Path(folder))
         cells = make_plan([prepared], models, seeds, protocol, store)
