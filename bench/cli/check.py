@@ -78,26 +78,23 @@ def observe(
 
     One thread does all of it, so that sums come out the same and costs compare between machines of few and many cores.
     """
-    import torch
-
     from bench.analysis.reference import reference_from_runs
     from bench.analysis.selection import select_runs
     from bench.data import find_recipe, prepare
     from bench.experiments.calibration import calibrate
-    from bench.experiments.execute import Execution, choose_device
+    from bench.experiments.execute import Execution, choose_device, thread_limit
     from bench.experiments.plan import make_plan
     from bench.experiments.store import RunStore
 
     prepared = prepare(find_recipe(dataset, space), space, report=note)
     chosen = choose_device(device)
-    torch.set_num_threads(1)
     with TemporaryDirectory(prefix="bench-check-") as folder:
         store = RunStore(Path(folder))
         cells = make_plan([prepared], models, seeds, protocol, store)
-        before = calibrate(chosen)
-        with plan_progress(cells) as listener:
+        with thread_limit(1), plan_progress(cells) as listener:
+            before = calibrate(chosen)
             Execution({dataset: prepared}, store, chosen, 1, listener).run(cells)
-        calibration_s = (before + calibrate(chosen)) / 2
+            calibration_s = (before + calibrate(chosen)) / 2
         selection = select_runs(store.records(dataset), dataset, reference=models[-1], seeds=seeds)
         return reference_from_runs(selection, calibration_s)
 

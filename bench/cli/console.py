@@ -12,7 +12,6 @@ import typer
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
     SpinnerColumn,
     TaskID,
@@ -72,9 +71,9 @@ class _TerminalProgress:
 
     def __init__(self, progress: Progress, cells: Sequence["Cell"]) -> None:
         self.progress = progress
-        self.overall = progress.add_task("all cells", total=len(cells), detail="")
+        self.total, self.done, self.failed = len(cells), 0, 0
+        self.overall = progress.add_task("all cells", total=self.total, detail=f"0 of {self.total}")
         self.tasks: dict[str, TaskID] = {}
-        self.failed = 0
 
     def cell_started(self, cell: "Cell") -> None:
         self.tasks[cell.key] = self.progress.add_task(cell.title, total=None, detail="building")
@@ -86,8 +85,10 @@ class _TerminalProgress:
         if cell.key in self.tasks:
             self.progress.remove_task(self.tasks.pop(cell.key))
         self.progress.console.print(_cell_text(cell, record), markup=False, highlight=False)
+        self.done += 1
         self.failed += record.status == "failed"
-        self.progress.update(self.overall, advance=1, detail=f"{self.failed} failed" if self.failed else "")
+        failed = f", {self.failed} failed" if self.failed else ""
+        self.progress.update(self.overall, advance=1, detail=f"{self.done} of {self.total}{failed}")
 
     def timing_started(self, cell: "Cell") -> None:
         self.progress.update(self.overall, detail=f"timing {cell.configuration.label} alone")
@@ -146,8 +147,7 @@ def plan_progress(cells: Sequence["Cell"]) -> Iterator[Any]:
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
+        BarColumn(bar_width=12),
         TimeElapsedColumn(),
         TextColumn("{task.fields[detail]}"),
     )

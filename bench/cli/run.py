@@ -49,6 +49,7 @@ def command(
     max_epochs: Annotated[int, typer.Option(min=1, help="The most epochs a model is trained.")] = 1000,
     patience: Annotated[int, typer.Option(min=1, help="Evaluations without a gain before training stops.")] = 20,
     jobs: Annotated[int, typer.Option(min=1, help="Cells at once; above 1, times come from a pass of their own.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of each cell.")] = 1,
     device: Device = "auto",
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed cells again.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the cells and what exists, run nothing.")] = False,
@@ -79,7 +80,7 @@ def command(
     waiting = [cell for cell in cells if cell.waits(retry_failed)]
     announce(cells, waiting, retry_failed)
     with plan_progress(waiting) as listener:
-        execution = Execution({d.name: d for d in prepared}, store, chosen_device, jobs, listener)
+        execution = Execution({d.name: d for d in prepared}, store, chosen_device, jobs, listener, threads)
         execution.run(waiting)
     finish(cells, store, as_json)
 

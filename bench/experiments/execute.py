@@ -1,8 +1,7 @@
 """Run the cells of a plan: one after another in this process, or several at once in worker processes."""
 
 import multiprocessing
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from threading import Thread
 from typing import Any, Protocol
 
 import torch
+from threadpoolctl import threadpool_limits
 
 from bench.data import PreparedDataset
 from bench.errors import UsageError
@@ -62,6 +62,18 @@ def choose_device(name: str) -> torch.device:
     raise UsageError(f"--device expects auto, cpu, cuda or cuda:N; found '{name}'.")
 
 
+@contextmanager
+def thread_limit(threads: int) -> Iterator[None]:
+    """Hold torch and the linear algebra below NumPy and SciPy to a number of threads inside the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with threadpool_limits(threads):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
 @dataclass
 class Execution:
     """What it takes to run a plan.
@@ -72,6 +84,9 @@ class Execution:
         device: where to train.
         jobs: cells at once; above 1, times come from a separate pass after them.
         listener: hears of progress.
+        threads: CPU threads of each cell. One is the default on purpose: sums, and so results, come out the same on
+            machines of few and many cores, and two threads that share a busy core wait for each other ten times longer
+            than one works.
     """
 
     datasets: Mapping[str, PreparedDataset]
@@ -79,11 +94,17 @@ class Execution:
     device: torch.device
     jobs: int
     listener: Listener
+    threads: int = 1
     records: list[RunRecord] = field(default_factory=list)
 
     def run(self, cells: Sequence[Cell]) -> list[RunRecord]:
         """Run the cells and return their records in the order in which they ended."""
         self.store.check_writable()
+        with thread_limit(self.threads):
+            self._run(cells)
+        return self.records
+
+    def _run(self, cells: Sequence[Cell]) -> None:
         if self.jobs == 1 or len(cells) < 2:
             for cell in cells:
                 self.listener.cell_started(cell)
@@ -98,10 +119,9 @@ class Execution:
                 )
                 self._done(cell, record)
         else:
-            with _pool(self.jobs, self.listener, cells) as pool:
+            with _pool(self.jobs, self.threads, self.listener, cells) as pool:
                 self._run_beside(cells, pool)
             self._time_alone(cells)
-        return self.records
 
     def _done(self, cell: Cell, record: RunRecord) -> None:
         self.records.append(record)
@@ -163,7 +183,7 @@ class _Pool:
 
 
 @contextmanager
-def _pool(jobs: int, listener: Listener, cells: Sequence[Cell]) -> Any:
+def _pool(jobs: int, threads: int, listener: Listener, cells: Sequence[Cell]) -> Any:
     """Open the channel through which workers report their epochs."""
     by_key = {cell.key: cell for cell in cells}
     manager: SyncManager
@@ -180,7 +200,6 @@ def _pool(jobs: int, listener: Listener, cells: Sequence[Cell]) -> Any:
 
         thread = Thread(target=listen, daemon=True)
         thread.start()
-        threads = max(1, (os.cpu_count() or 1) // jobs)
         try:
             yield _Pool(jobs, (channel, threads))
         finally:
@@ -195,6 +214,7 @@ def _set_up_worker(channel: Any, threads: int) -> None:
     global _report
     _report = channel.put
     torch.set_num_threads(threads)
+    threadpool_limits(threads)
 
 
 def _run_in_worker(cell: Cell, folder: Path, results: Path, device: str) -> RunRecord:
