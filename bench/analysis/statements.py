@@ -21,7 +21,7 @@ from bench.analysis.wording import (
     settings,
     significant,
 )
-from bench.experiments.store import FINISHED
+from bench.experiments.store import FINISHED, RunRecord
 
 RULES = {
     "truth": "NDCG@K = DCG@K over that of min(K, |T|) hits at the top",
@@ -53,6 +53,14 @@ def _step(step: Any) -> str:
     return f"{step.get('kind', 'step')} ({settings(given)})" if given else str(step.get("kind", "step"))
 
 
+def _threads(n: int | None) -> str:
+    return "threads not recorded" if n is None else count(n, "thread")
+
+
+def _finished(selection: Selection) -> list[RunRecord]:
+    return [run for run in selection.cells.values() if run.status == FINISHED]
+
+
 def accuracy_caption(selection: Selection, metric: str) -> str:
     """State what the accuracy cells are and how the metrics are defined."""
     protocol = selection.example.data["protocol"]
@@ -64,8 +72,10 @@ def accuracy_caption(selection: Selection, metric: str) -> str:
     chosen = "test" if evaluation.get("select_on") == "test" else "validation"
     partial = any(0 < len(selection.finished(label)) < n for label in selection.labels)
     short = " A model with fewer is averaged over those that finished." if partial else ""
+    closed = any(run.data["training"]["stopped"] == "closed_form" for run in _finished(selection))
+    fixed = " A closed form gives the same numbers with every seed." if closed and n > 1 else ""
     return (
-        f"{what}{short} Best bold, second underlined, "
+        f"{what}{short}{fixed} Best bold, second underlined, "
         f"decided on unrounded means, ties shared; declared primary metric {metric_title(metric)}. All items ranked, "
         f"{masked.get(str(evaluation.get('mask')), 'masking as in the protocol')}; T the user's test items; "
         f"Recall@K = hits in the top K / |T|, {RULES.get(str(evaluation.get('idcg', 'truth')), 'NDCG@K')}; plain mean "
@@ -126,7 +136,7 @@ def machine(selection: Selection) -> str:
     where = f"GPU {gpu}" if gpu else "no GPU used"
     packages = ", ".join(f"{name} {version}" for name, version in (environment.get("packages") or {}).items())
     return (
-        f"{setting(environment.get('cpu'))}, {setting(environment.get('n_threads'))} threads; {where} (device "
+        f"{setting(environment.get('cpu'))}, {_threads(environment.get('n_threads'))}; {where} (device "
         f"{setting(environment.get('device'))}); {setting(environment.get('platform'))}; Python "
         f"{setting(environment.get('python'))}, {packages}."
     )
