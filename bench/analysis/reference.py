@@ -1,7 +1,7 @@
 """Stored results that later runs are checked against: their schema, their file, and how runs become one.
 
 A reference holds, per model, the test metrics of each seed and the cost as a ratio to a calibration workload
-timed in the same session, so that a file made on one machine can judge another. It lies in
+timed beside them, so that a file made on one machine can judge another. It lies in
 `results/reference/<dataset>.json`.
 """
 
@@ -95,7 +95,7 @@ def reference_from_runs(selection: Selection, calibration_s: float) -> Reference
 
     Args:
         selection: comparable runs of one dataset; models without a finished run are not in the result.
-        calibration_s: seconds of the calibration workload, timed in the same session as the runs.
+        calibration_s: seconds of the calibration workload, timed beside the runs.
 
     Raises:
         ValueError: the calibration took no time.
