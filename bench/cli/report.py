@@ -11,6 +11,7 @@ from bench.cli.console import AsJson, ResultsDir, note, out, print_json, split_n
 
 if TYPE_CHECKING:
     from bench.analysis.report import Report
+    from bench.experiments.store import RunStore
 
 NAME = "report"
 EXAMPLES = "Examples: bench report --pvalues, bench report --datasets ml-100k --reference lightgcn --metric ndcg@10"
@@ -43,14 +44,17 @@ def command(
         store,
         reference=reference,
         metric=metric,
-        pvalues=pvalues,
         alpha=alpha,
         models=[name if "[" in name else find_model(name).name for name in split_names(models)]
         if models is not None
         else None,
         seeds=parse_seeds(seeds) if seeds is not None else None,
     )
-    reports = [build(name) for name in names]
+    # Asked for by name, a dataset that cannot be tested is an error; among all there are, it is only shown.
+    tested = {name: pvalues and (datasets is not None or has_runs(store, name, reference)) for name in names}
+    for name in (name for name in names if pvalues and not tested[name]):
+        note(f"{name}: no runs of {reference}, so nothing is tested there")
+    reports = [build(name, pvalues=tested[name]) for name in names]
     written = {report.dataset: report.write(results_dir / report.dataset) for report in reports}
     if as_json:
         print_json(
@@ -66,6 +70,11 @@ def command(
     for report in reports:
         show(report)
         note(f"written: {results_dir / report.dataset / 'report.md'} (with the captions) and its CSVs")
+
+
+def has_runs(store: "RunStore", dataset: str, label: str) -> bool:
+    """Tell whether a dataset has runs of a model, whatever their status."""
+    return any(record.label == label for record in store.records(dataset))
 
 
 def show(report: "Report") -> None:

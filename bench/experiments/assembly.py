@@ -54,9 +54,7 @@ def build_model(cell: Cell, dataset: PreparedDataset, device: torch.device) -> n
 @contextmanager
 def scoring(model: nn.Module) -> Iterator[Callable[[Tensor], Tensor]]:
     """Put the model into scoring and lend its `score`: no gradients, no dropout, hooks called once."""
-    was_training = model.training
     model.eval()
     with torch.no_grad():
         begin_scoring(model)
         yield model.score  # type: ignore[misc]
-    model.train(was_training)

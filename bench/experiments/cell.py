@@ -2,7 +2,7 @@
 
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -220,12 +220,12 @@ def _write_history(result: FitResult, folder: Path) -> None:
     pd.DataFrame(rows).to_csv(folder / "history.csv", index=False)
 
 
-def died_unseen(store: RunStore, record: RunRecord, reason: str) -> RunRecord:
-    """Record as failed a run whose process ended without a word."""
-    data: Mapping[str, Any] = {
-        **{name: value for name, value in record.data.items() if name != "process"},
-        "status": FAILED,
-        "error": describe_failure(TrainingError(reason)),
-    }
-    store.write(record.folder, data)
-    return RunRecord(record.folder, dict(data))
+def record_death(cell: Cell, dataset: PreparedDataset, store: RunStore, device: torch.device, reason: str) -> RunRecord:
+    """Record as failed a cell whose process ended without a word, whether or not it had opened its run."""
+    folder = store.folder(dataset.name, cell.configuration.label, cell.seed, cell.key)
+    data = _identity(cell, dataset, device)
+    data.pop("process")
+    store.start(folder, data)
+    data = {**data, "status": FAILED, "error": describe_failure(TrainingError(reason))}
+    store.write(folder, data)
+    return RunRecord(folder, data)

@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from bench.data import PreparedDataset
 from bench.errors import UsageError
-from bench.experiments.cell import died_unseen, run_cell
+from bench.experiments.cell import record_death, run_cell
 from bench.experiments.cost import time_cell
 from bench.experiments.plan import Cell
 from bench.experiments.store import FINISHED, RunRecord, RunStore
@@ -85,8 +85,7 @@ class Execution:
         jobs: cells at once; above 1, times come from a separate pass after them.
         listener: hears of progress.
         threads: CPU threads of each cell. One is the default on purpose: sums, and so results, come out the same on
-            machines of few and many cores, and two threads that share a busy core wait for each other ten times longer
-            than one works.
+            machines of few and many cores, and threads that share a busy core spend their time waiting for each other.
     """
 
     datasets: Mapping[str, PreparedDataset]
@@ -132,17 +131,10 @@ class Execution:
 
         A dead worker breaks the whole pool, so only a cell that dies alone is known to be the cause.
         """
-        suspects = self._submit(cells, pool.jobs, pool)
-        while suspects:
-            left = []
-            for cell in suspects:
-                broken = self._submit([cell], 1, pool)
-                if broken and (record := self.store.find(cell.dataset, cell.key)) is not None:
-                    reason = "The worker process died without a word; running out of memory is the usual cause."
-                    self._done(cell, died_unseen(self.store, record, reason))
-                else:
-                    left += broken
-            suspects = left
+        for cell in self._submit(cells, pool.jobs, pool):
+            if self._submit([cell], 1, pool):
+                reason = "The worker process died without a word; running out of memory is the usual cause."
+                self._done(cell, record_death(cell, self.datasets[cell.dataset], self.store, self.device, reason))
 
     def _submit(self, cells: Sequence[Cell], jobs: int, pool: "_Pool") -> list[Cell]:
         """Run cells at most `jobs` at once; return those that a broken pool left without a record."""

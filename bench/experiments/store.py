@@ -161,14 +161,6 @@ class RunStore:
         paths = sorted(folder.glob("*/run.json"))
         return sorted((self._read(path) for path in paths), key=lambda r: (r.data["created"], r.folder.name))
 
-    def find(self, dataset: str, key: str) -> RunRecord | None:
-        """Return the run with this key, if there is one."""
-        for path in (self.results / dataset / "runs").glob(f"*-{key[:8]}/run.json"):
-            record = self._read(path)
-            if record.key == key:
-                return record
-        return None
-
     def start(self, folder: Path, data: Mapping[str, Any]) -> None:
         """Open a run: its folder is emptied and marked `running`, so that a run cut short shows as such."""
         if folder.exists():

@@ -1,7 +1,7 @@
 """What the C library does with freed memory, set the same for every model.
 
 By default glibc gives every freed large buffer back to the system at once, so a training step pays for fresh pages
-again and again: a third to a half of the time of models whose steps are short. Other systems need nothing here.
+again and again, which models of short steps feel most. Other systems need nothing here.
 """
 
 import ctypes

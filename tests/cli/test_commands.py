@@ -281,6 +281,17 @@ def test_a_report_without_runs_says_what_to_do(capsys):
     assert "bench run" in capsys.readouterr().err
 
 
+def test_a_dataset_without_the_reference_does_not_keep_the_others_from_being_tested(capsys):
+    own_dataset()
+    bench("run", "--datasets", "toy", "--models", "ease,popularity", "--seeds", "2")
+    bench("run", "--datasets", "mydata", "--models", "popularity", "--seeds", "2")
+    bench("report", "--pvalues", "--reference", "ease")
+    assert "mydata: no runs of ease, so nothing is tested there" in capsys.readouterr().err
+    assert "p (t)" in Path("results/toy/report.md").read_text()
+    assert Path("results/mydata/report.md").is_file()
+    bench("report", "--datasets", "mydata", "--pvalues", "--reference", "ease", code=2)
+
+
 def test_the_listings_name_every_model_and_dataset(capsys):
     bench("models", "--json")
     assert {"popularity", "ld4mrec"} <= {spec["name"] for spec in json.loads(capsys.readouterr().out)}

@@ -1,80 +1,20 @@
 """From a user's own recipe and files to a prepared dataset, and what happens when something is wrong or breaks off."""
 
 import json
-import sys
 from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from bench.data import PreparedDataset, find_recipe, load_recipe, prepare, prepared_names
+from bench.data import find_recipe, load_recipe, prepare, prepared_names
 from bench.errors import DataError, UsageError
 from bench.workspace import Workspace
-
-GIVEN = """
-name = "mine"
-sources = [{ kind = "local", folder = "raw", interactions = { file = "pairs.csv", split = "part" } }]
-
-[split]
-method = "given"
-
-[features]
-image = { encoder = "file", file = "image.npy" }
-"""
 
 RANDOM = """
 name = "mine"
 sources = [{ kind = "local", folder = "raw", interactions = { file = "pairs.csv", rating = "rating" } }]
 """
-
-PAIRS = """user,item,part
-10,3,0
-2,10,0
-2,3,1
-10,4,2
-2,4,0
-"""
-
-
-class Desk:
-    """A user's working folder with one recipe and its raw files."""
-
-    def __init__(self, folder: Path) -> None:
-        self.raw = folder / "datasets" / "raw"
-        self.raw.mkdir(parents=True)
-        self.workspace = Workspace(folder / "datasets", folder / "results")
-        self.target = self.workspace.prepared("mine")
-        self.recipe(GIVEN)
-        self.write(PAIRS)
-        np.save(self.raw / "image.npy", np.arange(44, dtype=np.float16).reshape(11, 4))
-
-    def recipe(self, text: str) -> None:
-        (self.workspace.datasets / "mine.toml").write_text(text)
-
-    def write(self, text: str, file: str = "pairs.csv") -> None:
-        (self.raw / file).write_text(text)
-
-    def prepare(self, **options: object) -> tuple[PreparedDataset, list[str]]:
-        lines: list[str] = []
-        recipe = find_recipe("mine", self.workspace)
-        return prepare(recipe, self.workspace, report=lines.append, **options), lines
-
-    def refusal(self, **options: object) -> str:
-        with pytest.raises(DataError) as caught:
-            self.prepare(**options)
-        assert not self.target.exists()
-        return str(caught.value)
-
-    def leftovers(self) -> list[str]:
-        folder = self.target.parent
-        return sorted(path.name for path in folder.iterdir() if path != self.target) if folder.is_dir() else []
-
-
-@pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return Desk(tmp_path)
 
 
 def many(seed: int = 0, n_users: int = 30, n_items: int = 20, per_user: int = 8) -> pd.DataFrame:
@@ -114,7 +54,7 @@ def test_the_summary_and_where_it_all_came_from(desk):
     assert metadata["recipe"]["hash"] == find_recipe("mine", desk.workspace).hash
     assert metadata["source"]["name"] == "local"
     assert [file["file"] for file in metadata["source"]["files"]] == ["pairs.csv", "image.npy"]
-    assert metadata["source"]["files"][0]["bytes"] == len(PAIRS)
+    assert metadata["source"]["files"][0]["bytes"] == len(desk.pairs)
     assert metadata["split"]["method"] == "given"
     assert metadata["modalities"]["image"]["encoder"] == "file"
     assert {"python", "numpy", "pandas"} <= set(metadata["versions"])
@@ -122,7 +62,7 @@ def test_the_summary_and_where_it_all_came_from(desk):
 
 
 def test_cold_users_and_items_are_kept_and_counted(desk):
-    desk.write(PAIRS + "5,9,2\n")
+    desk.write(desk.pairs + "5,9,2\n")
     dataset, _ = desk.prepare()
     assert (dataset.n_users, dataset.n_items) == (3, 4)
     assert dataset.metadata["summary"]["users_without_train"] == 1
@@ -141,7 +81,7 @@ def test_a_second_call_finds_it_there(desk):
 
 def test_another_recipe_under_the_same_name_needs_force(desk):
     first, _ = desk.prepare()
-    desk.recipe(GIVEN.replace('file = "image.npy"', 'file = "image.npy", first_id = 1'))
+    desk.recipe(desk.given.replace('file = "image.npy"', 'file = "image.npy", first_id = 1'))
     with pytest.raises(DataError, match=r"was prepared from other content of the recipe .*mine\.toml\. Use --force"):
         desk.prepare()
     second, _ = desk.prepare(force=True)
@@ -152,13 +92,13 @@ def test_another_recipe_under_the_same_name_needs_force(desk):
 
 def test_new_words_in_a_recipe_change_nothing(desk):
     desk.prepare()
-    desk.recipe('title = "My data"\n' + GIVEN)
+    desk.recipe('title = "My data"\n' + desk.given)
     assert "already prepared" in desk.prepare()[1][0]
 
 
 def test_another_source_needs_force(desk):
     copy = '{ name = "copy", kind = "local", folder = "raw", interactions = { file = "pairs.csv", split = "part" } }'
-    desk.recipe(GIVEN.replace("sources = [", f"sources = [{copy}, "))
+    desk.recipe(desk.given.replace("sources = [", f"sources = [{copy}, "))
     dataset, _ = desk.prepare()
     assert dataset.metadata["source"]["name"] == "copy", "the first one"
     with pytest.raises(DataError, match="was prepared from the source 'copy', not from 'local'. Use --force"):
@@ -196,7 +136,7 @@ def test_ratings_without_a_rule_are_mentioned(desk):
 
 
 def test_repeated_interactions_need_a_rule(desk):
-    desk.write(PAIRS + "2,10,1\n")
+    desk.write(desk.pairs + "2,10,1\n")
     message = desk.refusal()
     assert "1 interactions repeat an earlier user and item, for example user '2' and item '10'" in message
     assert "Add a step of kind 'dedupe'" in message
@@ -224,18 +164,19 @@ def test_the_split_seed_decides_a_random_split(desk):
 
 
 def test_expected_counts(desk):
-    desk.recipe(GIVEN + "[expected.raw]\nusers = 2\nitems = 3\ninteractions = 5\n")
+    desk.recipe(desk.given + "[expected.raw]\nusers = 2\nitems = 3\ninteractions = 5\n")
     assert not any("warning" in line for line in desk.prepare()[1])
-    desk.recipe(GIVEN + "[expected.prepared]\nusers = 2\nitems = 4\n")
+    desk.recipe(desk.given + "[expected.prepared]\nusers = 2\nitems = 4\n")
     with pytest.raises(DataError, match="the prepared data should have 4 items, but have 3 items"):
         desk.prepare(force=True)
-    desk.recipe(GIVEN + "[expected.prepared]\nusers = 2\nitems = 4\ntarget = true\n")
+    desk.recipe(desk.given + "[expected.prepared]\nusers = 2\nitems = 4\ntarget = true\n")
     assert "warning: the prepared data should have 4 items, but have 3 items" in desk.prepare(force=True)[1]
 
 
-ITEMS = GIVEN.replace(
-    "} }]", '}, items = { file = "items.csv", fields = { title = "name", year = "year", genres = "genres" } } }]'
-)
+def with_items(desk) -> str:
+    return desk.given.replace(
+        "} }]", '}, items = { file = "items.csv", fields = { title = "name", year = "year", genres = "genres" } } }]'
+    )
 
 
 def test_text_and_labels_from_the_items_table(desk):
@@ -245,7 +186,7 @@ def test_text_and_labels_from_the_items_table(desk):
 text = { encoder = "tfidf-svd", fields = ["title"], width = 8 }
 genre = { encoder = "multi-hot", fields = ["genres"], decade = "year" }
 """
-    desk.recipe(ITEMS + features)
+    desk.recipe(with_items(desk) + features)
     dataset, lines = desk.prepare()
     assert "items: 1 of 3 have no description; their fields are empty" in lines
     assert "features.text: 1 of 3 items have no text" in lines
@@ -259,9 +200,9 @@ genre = { encoder = "multi-hot", fields = ["genres"], decade = "year" }
 
 
 def test_features_by_the_order_of_the_items_file(desk):
-    desk.write(PAIRS.replace("\n10,", "\nten,").replace(",10,", ",x,").replace(",3,", ",y,").replace(",4,", ",z,"))
+    desk.write(desk.pairs.replace("\n10,", "\nten,").replace(",10,", ",x,").replace(",3,", ",y,").replace(",4,", ",z,"))
     desk.write("item,name,year,genres\nz,,,\nunused,,,\nx,,,\ny,,,\n", "items.csv")
-    desk.recipe(ITEMS.replace('file = "image.npy"', 'file = "image.npy", rows = "order"'))
+    desk.recipe(with_items(desk).replace('file = "image.npy"', 'file = "image.npy", rows = "order"'))
     np.save(desk.raw / "image.npy", np.array([[0.0], [1], [2], [3]]))
     assert desk.prepare()[0].features["image"].ravel().tolist() == [2, 3, 0]
     np.save(desk.raw / "image.npy", np.zeros((5, 1)))
@@ -290,76 +231,28 @@ def test_feature_files_that_do_not_fit(desk):
 
 
 def test_item_ids_that_cannot_name_a_row(desk):
-    desk.write(PAIRS.replace(",10,", ",x10,"))
+    desk.write(desk.pairs.replace(",10,", ",x10,"))
     message = desk.refusal()
     assert "the rows 'id' need item ids that are whole numbers, but 1 of 3 are not, for example 'x10'" in message
-    desk.recipe(GIVEN.replace('file = "image.npy"', 'file = "image.npy", first_id = 4'))
-    desk.write(PAIRS)
+    desk.recipe(desk.given.replace('file = "image.npy"', 'file = "image.npy", first_id = 4'))
+    desk.write(desk.pairs)
     assert "image.npy" in desk.refusal()
 
 
 def test_tables_that_are_not_as_declared(desk):
-    desk.write(PAIRS.replace("part", "split"))
+    desk.write(desk.pairs.replace("part", "split"))
     assert "the column 'part'" in desk.refusal()
-    desk.write(PAIRS.replace(",2\n", ",test2\n"))
+    desk.write(desk.pairs.replace(",2\n", ",test2\n"))
     assert "test2" in desk.refusal()
     (desk.raw / "pairs.csv").unlink()
     assert "lacks pairs.csv" in desk.refusal()
 
 
 def test_users_with_too_few_interactions_for_a_split(desk):
-    desk.recipe(GIVEN.replace(', split = "part"', "").replace("given", "random"))
+    desk.recipe(desk.given.replace(', split = "part"', "").replace("given", "random"))
     message = desk.refusal()
     assert "fewer than 3 interactions" in message
     assert "user '10' with 2" in message
-
-
-# The package exports the function under the module's own name.
-MODULE = sys.modules["bench.data.prepare"]
-POINTS = ["locate", "_read", "_apply_steps", "assign_split", "order_ids", "build_features", "write_prepared"]
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
-@pytest.mark.parametrize("point", POINTS)
-def test_breaking_off_between_the_steps(desk, monkeypatch, point, error):
-    def break_off(*_: object, **__: object) -> None:
-        raise error("broken off")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(MODULE, point, break_off)
-        with pytest.raises(error):
-            desk.prepare()
-        assert not desk.target.exists()
-        assert prepared_names(desk.workspace) == []
-    first, _ = desk.prepare()
-    desk.write(PAIRS + "10,10,0\n")
-    with monkeypatch.context() as patch:
-        patch.setattr(MODULE, point, break_off)
-        with pytest.raises(error):
-            desk.prepare(force=True)
-    assert PreparedDataset.load(desk.target).fingerprint == first.fingerprint, "the old one is intact"
-    second, _ = desk.prepare(force=True)
-    assert second.fingerprint != first.fingerprint
-    assert desk.leftovers() == []
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
-@pytest.mark.parametrize("place", ["pandas.DataFrame.to_parquet", "numpy.save", "json.dumps"])
-def test_breaking_off_while_writing(desk, monkeypatch, place, error):
-    def break_off(*_: object, **__: object) -> None:
-        raise error("broken off")
-
-    first, _ = desk.prepare()
-    desk.write(PAIRS + "10,10,0\n")
-    with monkeypatch.context() as patch:
-        patch.setattr(place, break_off)
-        with pytest.raises((error, DataError)):
-            desk.prepare(force=True)
-    assert PreparedDataset.load(desk.target).fingerprint == first.fingerprint, "the old one is intact"
-    assert prepared_names(desk.workspace) == ["mine"]
-    second, _ = desk.prepare(force=True)
-    assert second.fingerprint != first.fingerprint
-    assert desk.leftovers() == [], "what broke off is cleaned up"
 
 
 def test_the_builtin_toy(tmp_path):
@@ -401,17 +294,6 @@ def test_a_recipe_outside_the_workspace(desk, tmp_path):
     path = tmp_path / "datasets" / "mine.toml"
     dataset = prepare(load_recipe(path), Workspace(tmp_path / "other"), report=lambda line: None)
     assert dataset.folder == tmp_path / "other" / "prepared" / "mine"
-
-
-def test_a_dataset_caught_between_two_renames_comes_back(desk):
-    first, _ = desk.prepare()
-    never_a_process = 2**22 + 1
-    desk.target.rename(desk.target.with_name(f".mine.old-{never_a_process}"))
-    desk.target.with_name(f".mine.partial-{never_a_process}").mkdir()
-    again, lines = desk.prepare()
-    assert lines == [f"mine is already prepared: {desk.target}"]
-    assert again.fingerprint == first.fingerprint
-    assert desk.leftovers() == []
 
 
 def test_a_damaged_dataset_asks_for_force(desk):

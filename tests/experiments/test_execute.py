@@ -160,6 +160,30 @@ def test_a_worker_that_dies_fails_its_cell_only(toy, tmp_path, monkeypatch):
     assert "died without a word" in stored["dying:Broken"].data["error"]["message"]
 
 
+def test_a_worker_that_dies_importing_the_model_fails_its_cell_only(toy, tmp_path, monkeypatch):
+    module(tmp_path, monkeypatch, "dying_early", BROKEN + "\n\nif os.environ.get('DIE_ON_IMPORT'):\n    os._exit(9)\n")
+    store = RunStore(tmp_path / "results")
+    cells = make_plan([toy], ["dying_early:Broken", "popularity"], [1], PROTOCOL, store)
+    monkeypatch.setenv("DIE_ON_IMPORT", "yes")
+    records = Execution({toy.name: toy}, store, CPU, 2, Silent()).run(cells)
+    assert {record.label: record.status for record in records} == {
+        "dying_early:Broken": "failed",
+        "popularity": "finished",
+    }
+
+
+def test_models_are_scored_in_evaluation_mode_without_gradients(toy, tmp_path, monkeypatch):
+    body = BROKEN.replace("self.calls == 2", "False").replace(
+        "return torch.zeros(len(users), self.n_items)",
+        "assert not self.training, 'scored in training mode'\n"
+        "        assert not torch.is_grad_enabled(), 'scored with gradients'\n"
+        "        return torch.zeros(len(users), self.n_items)",
+    )
+    module(tmp_path, monkeypatch, "scored_right", body)
+    (record,), _, _ = execute(toy, tmp_path / "results", ["scored_right:Broken"])
+    assert record.data["error"] is None
+
+
 def test_evaluation_under_validation_masking_hides_validation_items(toy, tmp_path):
     protocol = protocol_of("recbole", max_epochs=1, patience=1)
     store = RunStore(tmp_path)

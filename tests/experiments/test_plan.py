@@ -74,6 +74,21 @@ def test_a_plan_goes_seed_by_seed_with_one_key_each(toy, tmp_path):
     assert {cell.state for cell in cells} == {"new"}
 
 
+def test_other_data_protocol_or_settings_are_other_runs(toy, tmp_path):
+    def key(dataset=toy, protocol=PROTOCOL, settings=()):
+        (cell,) = make_plan([dataset], ["ease"], [1], protocol, RunStore(tmp_path), settings=settings)
+        return cell.key
+
+    others = [
+        key(dataset=dataclasses.replace(toy, fingerprint="0" * 64)),
+        key(protocol=protocol_of("mmrec", max_epochs=4, patience=2)),
+        key(protocol=protocol_of("diffmm", max_epochs=3, patience=2)),
+        key(settings=["ease.reg_weight=7.0"]),
+    ]
+    assert key() == key()
+    assert len({key(), *others}) == 5
+
+
 def test_a_multimedia_model_needs_features(toy, tmp_path):
     toy = dataclasses.replace(toy, features={})
     with pytest.raises(UsageError, match="ld4mrec needs item features, but dataset toy has none"):

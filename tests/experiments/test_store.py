@@ -38,8 +38,6 @@ def test_a_started_run_shows_as_running_and_a_new_start_empties_it(tmp_path):
     store.start(folder, {"key": "abcdef0123", "created": "2026"})
     (folder / "history.csv").write_text("epoch\n")
     assert [record.status for record in store.records("toy")] == ["running"]
-    assert store.find("toy", "abcdef0123") is not None
-    assert store.find("toy", "abcdef9999") is None
     store.start(folder, {"key": "abcdef0123", "created": "2027"})
     assert not (folder / "history.csv").exists()
     assert store.datasets() == ["toy"]
