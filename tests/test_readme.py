@@ -55,7 +55,14 @@ def test_the_quickstart_is_what_the_readme_says_it_is():
 def test_the_full_recipe_of_the_documents_is_a_valid_one(tmp_path):
     (recipe,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs/datasets.md").read_text(encoding="utf-8"), re.DOTALL)
     (tmp_path / "mydata.toml").write_text(recipe)
-    assert [step.kind for step in load_recipe(tmp_path / "mydata.toml").steps] == ["positive", "dedupe", "core"]
+    assert [step.kind for step in load_recipe(tmp_path / "mydata.toml").steps] == [
+        "positive",
+        "window",
+        "sample",
+        "dedupe",
+        "available",
+        "core",
+    ]
 
 
 def test_every_shipped_recipe_travels_in_the_wheel():

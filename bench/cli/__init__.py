@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import typer
 
-from bench.cli import check, datasets, doctor, models, prepare, quickstart, report, run
+from bench.cli import check, datasets, doctor, models, prepare, quickstart, report, run, speed
 from bench.cli.console import note, print_error
 from bench.errors import BenchError
 
@@ -30,6 +30,7 @@ for module in (quickstart, prepare, run, report, check):
     app.command(module.NAME, epilog=module.EXAMPLES)(module.command)
 app.add_typer(models.app, name="models")
 app.add_typer(datasets.app, name="datasets")
+app.add_typer(speed.app, name="speed")
 app.command(doctor.NAME, epilog=doctor.EXAMPLES)(doctor.command)
 
 

@@ -8,5 +8,17 @@ from bench.data.catalogue import find_recipe, list_recipes, prepared_names
 from bench.data.prepare import prepare
 from bench.data.prepared import PreparedDataset
 from bench.data.recipe import Recipe, load_recipe
+from bench.data.variants import Cores, Variant, features_from_options
 
-__all__ = ["PreparedDataset", "Recipe", "find_recipe", "list_recipes", "load_recipe", "prepare", "prepared_names"]
+__all__ = [
+    "Cores",
+    "PreparedDataset",
+    "Recipe",
+    "Variant",
+    "features_from_options",
+    "find_recipe",
+    "list_recipes",
+    "load_recipe",
+    "prepare",
+    "prepared_names",
+]

@@ -1,18 +1,63 @@
-"""Bring item descriptions and feature matrices into the row order of the prepared items."""
+"""Make the features of the prepared items: bring what the raw files hold into their order, and see what is missing."""
 
 from collections.abc import Callable
-from pathlib import Path
+from dataclasses import dataclass
+from itertools import compress
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from bench.data.features import check_features, load_matrix, multi_hot, tfidf_svd
-from bench.data.recipe import FileFeature, MultiHot, Recipe, TfidfSvd
-from bench.data.schema import did_you_mean
+from bench.data.features import (
+    Matrix,
+    check_features,
+    load_matrix,
+    matrix_shape,
+    multi_hot,
+    refuse_not_finite,
+    standardise,
+    tfidf_svd,
+)
+from bench.data.ingredients import (
+    Raw,
+    Task,
+    find_all_pictures,
+    find_file,
+    have_words,
+    items_table,
+    labels_of,
+    matrix_rows,
+    texts_of,
+)
+from bench.data.items import Items
+from bench.data.missing import fill_with_mean, refuse_missing, settle_missing, some, spread
+from bench.data.modalities import (
+    Feature,
+    FileFeature,
+    ImageModel,
+    MultiHot,
+    Records,
+    SentenceTransformer,
+    TfidfSvd,
+    feature_fields,
+)
+from bench.data.records import read_records, record_ids
+from bench.data.same_items import check_same_items, other_items
 from bench.errors import DataError
 
 Report = Callable[[str], None]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A matrix [n_items, width] whose rows are zero where `present` is false, and where it is from."""
+
+    matrix: Matrix
+    present: Mask
+    source: str
+    labels: list[str] | None = None
 
 
 def order_ids(ids: "pd.Series[str]") -> "pd.Series[str]":
@@ -31,117 +76,156 @@ def order_ids(ids: "pd.Series[str]") -> "pd.Series[str]":
     return distinct.reset_index(drop=True)
 
 
-def describe_items(ids: "pd.Series[str]", descriptions: pd.DataFrame | None, report: Report) -> pd.DataFrame:
+def describe_items(ids: "pd.Series[str]", items: Items | None, report: Report) -> pd.DataFrame:
     """Return the column `id` and the description fields of the items `ids`, in that order; "" where none is known."""
-    if descriptions is None:
+    if items is None:
         return pd.DataFrame({"id": ids})
-    unknown = int((~ids.isin(descriptions["id"])).sum())
+    unknown = int((~ids.isin(items.frame["id"])).sum())
     if unknown:
         report(f"items: {unknown:,} of {len(ids):,} have no description; their fields are empty")
-    return descriptions.set_index("id").reindex(ids, fill_value="").rename_axis("id").reset_index()
+    return items.frame.set_index("id").reindex(ids, fill_value="").rename_axis("id").reset_index()
+
+
+def available(raw: Raw, modality: str, ids: "pd.Series[str]", report: Report) -> Mask:
+    """Say which items have something that the encoder of `modality` can encode.
+
+    Pictures that the recipe lets download are fetched for that; whether they can be decoded shows when they are.
+
+    Args:
+        raw: what features are made from.
+        modality: name of a feature of the recipe.
+        ids: of the items, each once.
+        report: called with one line per finding.
+
+    Returns:
+        bool [n_items].
+
+    Raises:
+        DataError: a file or field is missing or not what it should be, or an id cannot stand for a row.
+    """
+    feature = raw.recipe.features[modality]
+    items = raw.items
+    if items is not None:
+        fields = [column for column in items.frame.columns if column in feature_fields(feature)]
+        items = Items(items.frame[["id", *fields]], items.n_rows)
+    task = Task(raw, modality, describe_items(ids.astype("str"), items, lambda line: None), report)
+    match feature:
+        case TfidfSvd() | SentenceTransformer():
+            return have_words(texts_of(task, feature.fields))
+        case MultiHot():
+            return np.array([bool(each) for each in labels_of(task, feature)], dtype=np.bool_)
+        case FileFeature():
+            return matrix_rows(task, feature, other_items(task, feature))[1]
+        case Records():
+            known = record_ids(find_file(task, feature.file), feature.id_bytes, feature.width)
+            return np.asarray(task.ids.isin(known), dtype=np.bool_)
+        case ImageModel():
+            return np.array([picture is not None for picture in find_all_pictures(task, feature)], dtype=np.bool_)
 
 
 def build_features(
-    recipe: Recipe, folder: Path, items: pd.DataFrame, descriptions: pd.DataFrame | None, report: Report
-) -> tuple[dict[str, np.ndarray], dict[str, dict[str, Any]]]:
+    raw: Raw, items: pd.DataFrame, report: Report
+) -> tuple[dict[str, Matrix], dict[str, dict[str, Any]]]:
     """Make every modality's matrix, float32 [n_items, width], and what is worth knowing about it.
 
     Args:
-        recipe: names the modalities and their encoders.
-        folder: of the raw files.
+        raw: what features are made from; its recipe names the modalities and their encoders.
         items: prepared items in row order, as `describe_items` returns them.
-        descriptions: the raw items table in file order.
         report: called with one line per finding.
 
     Raises:
-        DataError: a field or a row is missing, or a matrix is not finite or has the wrong shape.
+        DataError: a file, field or row is missing, items have nothing to encode although the recipe refuses or should
+            have dropped those, or a matrix is not finite or has the wrong shape.
     """
-    matrices: dict[str, np.ndarray] = {}
+    matrices: dict[str, Matrix] = {}
     about: dict[str, dict[str, Any]] = {}
-    for modality, feature in recipe.features.items():
-        about[modality] = feature.model_dump(mode="json")
-        source = f"encoder '{feature.encoder}'"
-        if isinstance(feature, FileFeature):
-            path = folder / feature.file
-            source = str(path)
-            matrix = _ready_matrix(modality, feature, path, items["id"], descriptions)
-        elif isinstance(feature, TfidfSvd):
-            matrix = tfidf_svd(_texts(modality, feature, items, report), feature.width)
-        else:
-            matrix, about[modality]["labels"] = multi_hot(_labels(modality, feature, items, report))
-        found = check_features(modality, matrix, len(items), source)
-        about[modality]["width"] = found.width
+    for modality, feature in raw.recipe.features.items():
+        made = _encode(Task(raw, modality, items, report), feature)
+        matrix = made.matrix
+        is_standardised = isinstance(feature, FileFeature) and feature.standardise
+        # Before one bad value spreads over a column.
+        refuse_not_finite(modality, matrix, made.source, list(items["id"]))
+        if is_standardised:
+            matrix = spread(standardise(matrix[made.present]), made.present)
+        if feature.missing == "mean":
+            matrix = fill_with_mean(matrix, made.present)
+        found = check_features(modality, matrix, len(items), made.source)
+        about[modality] = feature.model_dump(mode="json") | ({} if made.labels is None else {"labels": made.labels})
+        about[modality] |= {"width": found.width, "missing_rows": int((~made.present).sum())}
         about[modality] |= {"zero_rows": found.n_zero_rows, "duplicate_rows": found.n_duplicate_rows}
         matrices[modality] = matrix
     return matrices, about
 
 
-def _ready_matrix(
-    modality: str, feature: FileFeature, path: Path, ids: "pd.Series[str]", descriptions: pd.DataFrame | None
-) -> np.ndarray:
-    """Return the rows of the matrix in `path` that belong to the items, float32 [n_items, width]."""
-    if feature.rows == "id" or descriptions is None:
-        return load_matrix(path, _rows_by_id(modality, feature, ids))
-    rows = pd.Index(descriptions["id"]).get_indexer(pd.Index(ids))
-    if (rows < 0).any():
+def _encode(task: Task, feature: Feature) -> _Made:
+    match feature:
+        case TfidfSvd() | SentenceTransformer():
+            return _from_texts(task, feature)
+        case MultiHot():
+            labels = labels_of(task, feature)
+            present = np.array([bool(each) for each in labels], dtype=np.bool_)
+            settle_missing(task.modality, feature.missing, task.ids, present, "label", task.report)
+            matrix, names = multi_hot(labels)
+            return _Made(matrix, present, f"encoder '{feature.encoder}'", names)
+        case FileFeature():
+            return _from_file(task, feature)
+        case Records():
+            file, ids = find_file(task, feature.file), list(task.ids)
+            matrix, present = read_records(file, ids, feature.id_bytes, feature.width, task.report)
+            lack = f"have no record in {file.shown}"
+            settle_missing(task.modality, feature.missing, task.ids, present, "record", task.report, lack)
+            return _Made(matrix, present, file.shown)
+        case ImageModel():
+            return _from_pictures(task, feature)
+
+
+def _from_texts(task: Task, feature: TfidfSvd | SentenceTransformer) -> _Made:
+    texts = texts_of(task, feature.fields)
+    present = have_words(texts)
+    settle_missing(task.modality, feature.missing, task.ids, present, "text", task.report)
+    source = f"encoder '{feature.encoder}'"
+    if isinstance(feature, TfidfSvd):
+        return _Made(tfidf_svd(texts, feature.width, feature.units), present, source)
+    from bench.data.neural import encode_texts
+
+    matrix = encode_texts(feature, list(compress(texts, present)), task.raw.cache, task.raw.device, task.report)
+    return _Made(spread(matrix, present), present, source)
+
+
+def _from_file(task: Task, feature: FileFeature) -> _Made:
+    file, other = find_file(task, feature.file), other_items(task, feature)
+    if feature.same_items is not None and other is not None:
+        check_same_items(task, feature.same_items, other, file)
+    rows, present = matrix_rows(task, feature, other)
+    if feature.rows == "id" and feature.missing == "refuse":
+        return _Made(load_matrix(file, rows), np.ones(len(rows), dtype=np.bool_), file.shown)
+    by_order = f"are not in the items file, whose order the rows of {file.shown} follow"
+    lack = by_order if feature.rows == "order" else f"have no row in {file.shown}"
+    settle_missing(task.modality, feature.missing, task.ids, present, "row", task.report, lack)
+    if feature.rows == "order":
+        n_rows, n_items = matrix_shape(file)[0], items_table(task, other).n_rows
+        if n_rows != n_items:
+            raise DataError(
+                f"features.{task.modality}: {file.shown} has {n_rows:,} rows, but the items file has {n_items:,}. The "
+                f"rows 'order' need the same items in the same order."
+            )
+    return _Made(spread(load_matrix(file, rows[present]), present), present, file.shown)
+
+
+def _from_pictures(task: Task, feature: ImageModel) -> _Made:
+    from bench.data.neural import encode_pictures
+
+    found = find_all_pictures(task, feature)
+    present = np.array([picture is not None for picture in found], dtype=np.bool_)
+    refuse_missing(task.modality, feature.missing, task.ids, present, "picture")
+    pictures = [picture for picture in found if picture is not None]
+    matrix, decoded = encode_pictures(feature, pictures, task.raw.cache, task.raw.device, task.report)
+    if not decoded.all() and feature.missing in ("refuse", "drop"):
+        bad = [picture.shown for picture in compress(pictures, ~decoded)]
         raise DataError(
-            f"features.{modality}: {int((rows < 0).sum()):,} of {len(ids):,} items are not in the items file, whose "
-            f"order the rows of {path} follow; for example item '{ids.iloc[int((rows < 0).argmax())]}'. Add them there."
+            f"features.{task.modality}: {len(bad):,} of {len(pictures):,} pictures cannot be decoded: {some(bad)}. "
+            f"Delete them, or put whole ones in their place, and prepare again."
         )
-    matrix = load_matrix(path, rows.astype(np.int64))
-    n_rows = len(np.load(path, mmap_mode="r", allow_pickle=False))
-    if n_rows != len(descriptions):
-        raise DataError(
-            f"features.{modality}: {path} has {n_rows:,} rows, but the items file has {len(descriptions):,}. The rows "
-            f"'order' need the same items in the same order."
-        )
-    return matrix
-
-
-def _rows_by_id(modality: str, feature: FileFeature, ids: "pd.Series[str]") -> np.ndarray:
-    """Return the row that each item id stands for, int64 [n_items]."""
-    words = ids[~ids.str.fullmatch("-?[0-9]{1,18}")]
-    if len(words):
-        raise DataError(
-            f"features.{modality}: the rows 'id' need item ids that are whole numbers, but {len(words):,} of "
-            f"{len(ids):,} are not, for example '{words.iloc[0]}'. Bring an items file whose rows follow the matrix, "
-            f"and set rows = 'order'."
-        )
-    return np.asarray(ids.astype("int64")) - feature.first_id
-
-
-def _field(modality: str, field: str, items: pd.DataFrame) -> "pd.Series[str]":
-    if field not in items.columns:
-        known = [str(column) for column in items.columns if column != "id"]
-        raise DataError(
-            f"features.{modality} reads the field {did_you_mean(field, known)}, but the items have: {', '.join(known)}."
-        )
-    return items[field]
-
-
-def _texts(modality: str, feature: TfidfSvd, items: pd.DataFrame, report: Report) -> list[str]:
-    """Return one text per item, its fields joined by blanks."""
-    columns = [_field(modality, field, items) for field in feature.fields]
-    texts = columns[0].str.cat(columns[1:], sep=" ").str.strip() if len(columns) > 1 else columns[0].str.strip()
-    _report_empty(modality, int(texts.eq("").sum()), len(items), "text", report)
-    return list(texts)
-
-
-def _labels(modality: str, feature: MultiHot, items: pd.DataFrame, report: Report) -> list[list[str]]:
-    """Return the labels of each item: the split fields, and the decade of the year."""
-    columns = [_field(modality, field, items).str.split(feature.separator, regex=False) for field in feature.fields]
-    if feature.decade is not None:
-        years = _field(modality, feature.decade, items).str.extract("^([0-9]{3})[0-9]$")[0]
-        columns.append((years + "0s").fillna("").map(lambda decade: [decade]))
-    labels = [
-        [label for part in parts for label in map(str.strip, part) if label] for parts in zip(*columns, strict=True)
-    ]
-    _report_empty(modality, sum(not each for each in labels), len(items), "label", report)
-    return labels
-
-
-def _report_empty(modality: str, n_empty: int, n_items: int, what: str, report: Report) -> None:
-    if n_empty == n_items:
-        raise DataError(f"features.{modality}: no item has any {what}. Check the items table in the recipe.")
-    if n_empty:
-        report(f"features.{modality}: {n_empty:,} of {n_items:,} items have no {what}")
+    present[present] = decoded
+    settle_missing(task.modality, feature.missing, task.ids, present, "picture", task.report)
+    return _Made(spread(matrix[decoded], present), present, f"encoder '{feature.encoder}'")

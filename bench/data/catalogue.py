@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from bench.data.recipe import Recipe, load_recipe
+from bench.data.variants import Variant
 from bench.errors import RecipeError, unknown_name
 from bench.workspace import Workspace, builtin_recipes
 
@@ -24,12 +25,17 @@ def list_recipes(workspace: Workspace) -> list[Recipe]:
 def find_recipe(name: str, workspace: Workspace) -> Recipe:
     """Return the recipe with this name or alias in any case, or in this `.toml` file.
 
+    A name may end in a variant, as in `microlens@5core`; the recipe that is returned is that of the variant.
+
     Raises:
         UsageError: nothing answers to the name; near matches are suggested.
         RecipeError: a recipe is not valid, or two of them answer to the same name.
     """
     if name.endswith(".toml"):
         return load_recipe(Path(name).expanduser())
+    name, at, suffix = name.partition("@")
+    if at:
+        return Variant.parse(suffix.lower()).apply(find_recipe(name, workspace))
     recipes = list_recipes(workspace)
     known = _by_any_name(recipes)
     if name.casefold() not in known:

@@ -1,155 +1,125 @@
-"""Fetch the files of a web source: checked before they are kept, unpacked as a whole or not at all."""
+"""Fetch the files of a web source: each is checked before it gets its name, and fetched only if it is not there yet."""
 
-import sys
-import tarfile
-import tempfile
-import zipfile
-from collections.abc import Callable
-from functools import partial
+import os
+import re
 from pathlib import Path
-from typing import Any
 
-import pooch
-import requests.exceptions
+import requests
 
-from bench.data.sources import Download
-
-Report = Callable[[str], None]
-TIMEOUT_S = 60
-
-
-class UnavailableError(Exception):
-    """A source cannot give its files now; the message says why and what would help."""
+from bench.data.checksums import checksum_of, digest, wrong_with
+from bench.data.http_session import Report, TransferError, open_session
+from bench.data.sources import Download, HttpSource
+from bench.data.transfer import discard, forget_origin, transfer
+from bench.data.unavailable import UnavailableError
+from bench.errors import UsageError
 
 
-def download(downloads: tuple[Download, ...], folder: Path, wanted: list[str], report: Report) -> None:
-    """Bring files into `folder`; what is there already with the right checksum is not fetched again.
+def download(source: HttpSource, folder: Path, report: Report, *, base: str | None = None) -> None:
+    """Bring every file of a web source into `folder`; archives stay packed.
+
+    A file that is there already is kept if its checksum is right, or else its size, or else if it is at least no web
+    page. Any other is fetched anew and replaced only by a good one. Bytes on their way lie in `<name>.part`; the next
+    call continues them.
 
     Args:
-        downloads: the files; zip and tar archives are unpacked.
-        folder: where they go.
-        wanted: paths of the members to unpack from archives.
-        report: called with one line per file that is fetched.
+        source: the source. A relative url continues `base`, or else the source's own base, or else its mirrors in turn.
+        folder: where the files go; made if need be.
+        report: called with a line for everything worth knowing.
+        base: address to fetch from in place of all others (`--url`). Absolute urls stay as they are, unless the source
+            has no base: then `base` replaces everything before the last part of their path.
 
     Raises:
-        UnavailableError: a file cannot be fetched, or what came is not what the recipe expects.
+        UnavailableError: a file cannot be had or kept, from any address; nothing half-fetched got its name.
+        UsageError: `base` is no web address.
     """
-    pooch.get_logger().setLevel("WARNING")
-    for each in downloads:
-        target = folder / each.filename
+    if base is not None and not re.match(r"https?://[^/\s]", base):
+        raise UsageError(f"--url expects a web address starting with http:// or https://, found '{base}'.")
+    with open_session(report) as session:
+        for expected in source.downloads:
+            target = folder / expected.filename
+            try:
+                if not _is_there(target, expected, report):
+                    folder.mkdir(parents=True, exist_ok=True)
+                    _bring(session, _addresses(expected, source, base), target, expected, report)
+            except OSError as error:
+                raise UnavailableError(
+                    f"{target} cannot be written or read: {error.strerror or error}. Check free space and permissions; "
+                    f"what came so far is kept and continued."
+                ) from error
+
+
+def by_hand(target: Path) -> str:
+    """Say where a file that cannot be fetched may be put by hand."""
+    return f"If you have the file, put it at {target}, or use --from DIR."
+
+
+def _addresses(expected: Download, source: HttpSource, base: str | None) -> list[str]:
+    own = [source.base] if source.base else []
+    bases = [base if base.endswith("/") else base + "/"] if base else [*own, *source.mirrors]
+    if not expected.is_absolute:
+        return [each + expected.url for each in bases]
+    if source.base is not None:
+        return [expected.url]
+    moved = [each + re.sub(r"^[^?#]*/", "", expected.url) for each in bases]
+    return moved if base else [expected.url, *moved]
+
+
+def _is_there(target: Path, expected: Download, report: Report) -> bool:
+    if not target.is_file():
+        return False
+    finding = wrong_with(target, expected)
+    if finding is not None:
+        report(f"{target} holds {finding}; fetching it anew")
+    return finding is None
+
+
+def _bring(session: requests.Session, urls: list[str], target: Path, expected: Download, report: Report) -> None:
+    reasons: list[str] = []
+    for url in urls:
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            pooch.retrieve(
-                each.url,
-                known_hash=each.known_hash,
-                fname=each.filename,
-                path=folder,
-                downloader=partial(_get, expected=each, report=report),
-                processor=partial(_unpack, wanted=wanted),
-            )
-        except requests.exceptions.RequestException as error:
-            raise UnavailableError(f"{_web_reason(error, each)} If you have the file, put it at {target}.") from error
-        except (zipfile.BadZipFile, tarfile.TarError) as error:
-            raise UnavailableError(f"{target} is a damaged archive ({error}). Delete it and try again.") from error
-        except OSError as error:
-            raise UnavailableError(f"{target} cannot be written: {error}.") from error
-        if each.known_hash is None:
-            report(f'{target} has no checksum in the recipe; add sha256 = "{pooch.file_hash(str(target))}"')
+            _fetch(session, url, target, expected, report)
+        except TransferError as error:
+            reasons.append(str(error))
+            if url != urls[-1]:
+                report(f"{error} Trying the next address.")
+        else:
+            return
+    raise UnavailableError(" ".join([*reasons, by_hand(target)]))
 
 
-class _Bar:
-    """What Pooch asks of a progress bar, drawn on stderr by Rich."""
-
-    def __init__(self, name: str) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-        self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
-        self._task = self._progress.add_task(name, total=None)
-        self._progress.start()
-
-    @property
-    def total(self) -> float | None:
-        return self._progress.tasks[0].total
-
-    @total.setter
-    def total(self, n_bytes: int) -> None:
-        self._progress.update(self._task, total=n_bytes or None)
-
-    def update(self, n_bytes: int) -> None:
-        self._progress.advance(self._task, n_bytes)
-
-    def reset(self) -> None:
-        self._progress.update(self._task, completed=0)
-
-    def close(self) -> None:
-        self._progress.stop()
+def _fetch(session: requests.Session, url: str, target: Path, expected: Download, report: Report) -> None:
+    """Fetch one file from one address, check it and give it its name."""
+    part = target.with_name(target.name + ".part")
+    is_stitched = transfer(session, url, part, expected, report)
+    finding = wrong_with(part, expected)
+    if finding is not None and is_stitched:
+        report(f"{url}: the pieces make {finding}; starting over")
+        discard(part)
+        transfer(session, url, part, expected, report)
+        finding = wrong_with(part, expected)
+    if finding is not None:
+        discard(part)
+        raise TransferError(f"{url} gave {finding}{_what_now(finding)}")
+    _sync(part)
+    part.replace(target)
+    forget_origin(part)
+    if os.name != "nt":  # Windows keeps no handle on folders
+        _sync(target.parent)
+    algorithm, checksum = checksum_of(expected)
+    if checksum is None:
+        found, _ = digest(target, algorithm, expected.line_ends)
+        report(f'{target} has no checksum in the recipe; add {algorithm} = "{found}"')
 
 
-def _get(url: str, output_file: str, pup: Any, *, expected: Download, report: Report) -> None:
-    """Download to `output_file`, and refuse a web page, a wrong size or a wrong checksum."""
-    report(f"downloading {url}")
-    bar = _Bar(expected.filename) if sys.stderr.isatty() else None
+def _what_now(finding: str) -> str:
+    if finding.startswith("a web page"):
+        return ": a login, a consent or a quota page. Open it in a browser to see what it asks for."
+    return ": the download is damaged or the file has changed. It was not kept; try again later."
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
-        pooch.HTTPDownloader(progressbar=bar or False, timeout=TIMEOUT_S)(url, output_file, pup)
+        os.fsync(descriptor)
     finally:
-        if bar is not None:
-            bar.close()
-    path = Path(output_file)
-    with path.open("rb") as file:
-        start = file.read(512).lstrip().lower()
-    if start.startswith((b"<!doctype html", b"<html")):
-        raise UnavailableError(
-            f"{url} answered with a web page instead of data: a login, a consent or a quota page. Open it in a "
-            f"browser to see what it asks for."
-        )
-    if expected.size not in (None, path.stat().st_size):
-        raise UnavailableError(f"{url} gave {path.stat().st_size:,} bytes, but the recipe expects {expected.size:,}.")
-    if expected.known_hash is not None:
-        kind, digest = expected.known_hash.split(":")
-        found = pooch.file_hash(output_file, alg=kind)
-        if found != digest:
-            raise UnavailableError(
-                f"{url} gave a file with the {kind} {found}, but the recipe expects {digest}: the download is damaged "
-                f"or the file has changed. It was not kept; try again later."
-            )
-
-
-def _unpack(archive: str, action: str, pup: Any, *, wanted: list[str]) -> str:
-    """Unpack the wanted members beside a zip or tar archive; each appears there whole or not at all."""
-    folder = Path(archive).parent
-    members: list[str]
-    unpacker: Any
-    if zipfile.is_zipfile(archive):
-        with zipfile.ZipFile(archive) as opened:
-            members, unpacker = opened.namelist(), pooch.Unzip
-    elif tarfile.is_tarfile(archive):
-        with tarfile.open(archive) as tar:
-            members, unpacker = tar.getnames(), pooch.Untar
-    else:
-        return archive
-    chosen = [member for member in members if member in wanted]
-    if chosen and (action != "fetch" or not all((folder / member).is_file() for member in chosen)):
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".unpacking-") as scratch:
-            unpacker(members=chosen, extract_dir=scratch)(archive, "download", pup)
-            for member in chosen:
-                (folder / member).parent.mkdir(parents=True, exist_ok=True)
-                (Path(scratch) / member).replace(folder / member)
-    return archive
-
-
-def _web_reason(error: requests.exceptions.RequestException, expected: Download) -> str:
-    url = expected.url
-    status = error.response.status_code if error.response is not None else None
-    if status in (401, 403):
-        return f"{url} refuses access ({status}): it wants a login or accepted terms."
-    if status in (404, 410):
-        return f"{url} is not there any more ({status})."
-    if status is not None:
-        return f"{url} answered with the error {status}; try again later."
-    if isinstance(error, requests.exceptions.Timeout):
-        return f"{url} did not answer within {TIMEOUT_S} s; try again later."
-    if isinstance(error, requests.exceptions.ChunkedEncodingError):
-        return f"{url} broke off in the middle; try again later."
-    return f"{url} cannot be reached: this machine is offline or the server is down."
+        os.close(descriptor)

@@ -1,12 +1,15 @@
 """Make item features, [n_items, width] float32, from texts, labels or ready matrices, and check them."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.data.rawfiles import RawFile
 from bench.errors import DataError
 
 Matrix = NDArray[np.float32]
@@ -29,10 +32,12 @@ class FeatureReport:
     n_duplicate_rows: int
 
 
-def tfidf_svd(texts: Sequence[str], width: int) -> Matrix:
+def tfidf_svd(texts: Sequence[str], width: int, units: Literal["words", "characters"] = "words") -> Matrix:
     """Encode texts by TF-IDF and a truncated singular value decomposition (latent semantic analysis).
 
-    Words are runs of letters and digits in lower case, also of one character. Term counts enter as 1 + log(count).
+    Words are runs of letters and digits in lower case, also of one character. Term counts enter as 1 + log(count). For
+    languages written without blanks, where such a run is a whole sentence, the units "characters" stand for words: the
+    single characters of every run, and the pairs of neighbours in it.
 
     The result may be narrower than asked: it never has more than min(n_items, number of different words) columns, the
     highest rank the word matrix can have, and columns that come out as zero for every item, because the rank is lower
@@ -45,6 +50,7 @@ def tfidf_svd(texts: Sequence[str], width: int) -> Matrix:
     Args:
         texts: one per item; an empty text becomes a zero row.
         width: number of columns asked for, at least 1.
+        units: what is counted.
 
     Returns:
         float32 [n_items, at most width], columns by falling singular value.
@@ -56,7 +62,8 @@ def tfidf_svd(texts: Sequence[str], width: int) -> Matrix:
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.utils.extmath import randomized_svd
 
-    vectorizer = TfidfVectorizer(token_pattern=r"(?u)\b\w+\b", sublinear_tf=True)
+    analyzer, pattern = ("word", r"(?u)\b\w+\b") if units == "words" else (_characters, None)
+    vectorizer = TfidfVectorizer(analyzer=analyzer, token_pattern=pattern, sublinear_tf=True)
     try:
         weights = vectorizer.fit_transform(texts)
     except ValueError as error:
@@ -97,45 +104,90 @@ def multi_hot(values: Sequence[Sequence[str]]) -> tuple[Matrix, list[str]]:
     return matrix, labels
 
 
-def load_matrix(path: Path, rows: NDArray[np.int64]) -> Matrix:
-    """Read the given rows of a `.npy` matrix without reading the others.
+def matrix_shape(file: RawFile) -> tuple[int, int]:
+    """Return the numbers of rows and columns of a `.npy` matrix; only its header is read.
+
+    Raises:
+        DataError: the file cannot be read, is no `.npy` file, or holds objects, text or another number of dimensions.
+    """
+    with _refusing(file), file.open() as stream:
+        version = np.lib.format.read_magic(stream)
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read_header(stream)
+        if dtype.hasobject:
+            raise ValueError("it holds Python objects")
+    if dtype.kind not in "fiub" or len(shape) != 2:
+        raise DataError(
+            f"The feature file {file.shown} should hold one number per item and feature, [n_items, width], but holds: "
+            f"shape {shape}, type {dtype}."
+        )
+    return shape[0], shape[1]
+
+
+def load_matrix(file: RawFile, rows: NDArray[np.int64]) -> Matrix:
+    """Read the given rows of a `.npy` matrix; the others are left on the disk, unless the file lies packed.
 
     Args:
-        path: a file with a two-dimensional array of numbers; whatever their type, the result is float32.
+        file: holds a two-dimensional array of numbers; whatever their type, the result is float32.
         rows: row numbers from 0, int64 [n_items].
 
     Returns:
         float32 [n_items, width].
 
     Raises:
-        DataError: the file is missing, is no `.npy` file, holds objects, text or another number of dimensions, or has
-            fewer rows than asked for.
+        DataError: as `matrix_shape`, or the matrix has fewer rows than asked for or than its header says.
     """
-    try:
-        matrix = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError as error:
+    n_rows, _ = matrix_shape(file)
+    if len(rows) and (rows.max() >= n_rows or rows.min() < 0):
         raise DataError(
-            f"The feature file {path} is missing. Put it there, or correct its name in the recipe."
-        ) from error
-    except (ValueError, EOFError, OSError) as error:
-        raise DataError(
-            f"The feature file {path} cannot be read as a plain .npy array of numbers: {error}. Pickled and object "
-            f"arrays are refused, because loading them can run code; save the matrix with "
-            f"numpy.save(path, array.astype('float32'))."
-        ) from error
-    if not isinstance(matrix, np.ndarray) or matrix.dtype.kind not in "fiub" or matrix.ndim != 2:
-        found = f"shape {matrix.shape}, type {matrix.dtype}" if isinstance(matrix, np.ndarray) else "an archive (.npz)"
-        raise DataError(
-            f"The feature file {path} should hold one number per item and feature, [n_items, width], but holds: "
-            f"{found}."
-        )
-    if len(rows) and (rows.max() >= len(matrix) or rows.min() < 0):
-        raise DataError(
-            f"The feature file {path} has {len(matrix):,} rows, numbered from 0, but the items ask for rows "
+            f"The feature file {file.shown} has {n_rows:,} rows, numbered from 0, but the items ask for rows "
             f"{rows.min():,} to {rows.max():,}. Check that the file belongs to this dataset, and which row the recipe "
             f"gives to which item."
         )
+    with _refusing(file):
+        if _is_packed(file):
+            with file.open() as stream:
+                matrix = np.lib.format.read_array(stream, allow_pickle=False)
+        else:
+            matrix = np.load(file.path, mmap_mode="r", allow_pickle=False)
     return np.asarray(matrix[rows], dtype=np.float32)
+
+
+def _is_packed(file: RawFile) -> bool:
+    return file.member is not None or file.path.suffix.lower() == ".gz"
+
+
+@contextmanager
+def _refusing(file: RawFile) -> Iterator[None]:
+    """Say of a file that NumPy cannot read which one it is, and what it should be."""
+    try:
+        yield
+    except (ValueError, EOFError, OSError) as error:
+        raise DataError(
+            f"The feature file {file.shown} cannot be read as a plain .npy array of numbers: {error}. Pickled and "
+            f"object arrays are refused, because loading them can run code, and so are archives of arrays (.npz). If "
+            f"the file was downloaded, delete it and fetch it again; if it is your own, save the matrix with "
+            f"numpy.save(path, array.astype('float32'))."
+        ) from error
+
+
+def standardise(matrix: Matrix) -> Matrix:
+    """Bring every column to mean 0 and standard deviation 1; a column of equal numbers becomes 0.
+
+    Computed in float64 and rounded to 5 decimals, which hides the last bits in which machines differ.
+
+    Args:
+        matrix: [n_items, width], at least one row.
+
+    Returns:
+        float32 [n_items, width].
+    """
+    constant = matrix.max(axis=0) == matrix.min(axis=0)
+    values = matrix.astype(np.float64)
+    values -= values.mean(axis=0)
+    # Not told by a deviation of 0, which rounding can turn into a tiny number.
+    values /= np.where(constant, np.inf, values.std(axis=0))
+    return (values.round(5) + 0.0).astype(np.float32)
 
 
 def check_features(modality: str, matrix: NDArray[np.floating], n_items: int, source: str) -> FeatureReport:
@@ -158,14 +210,7 @@ def check_features(modality: str, matrix: NDArray[np.floating], n_items: int, so
             f"{where} have {len(matrix):,} rows, but the dataset has {n_items:,} items. Every item needs exactly one "
             f"row."
         )
-    finite = np.isfinite(matrix)
-    if not finite.all():
-        bad = ~finite.all(axis=1)
-        raise DataError(
-            f"{where} have {finite.size - np.count_nonzero(finite):,} values that are NaN or infinite, in "
-            f"{bad.sum():,} of {n_items:,} rows, first in row {int(bad.argmax()):,} (counted from 0). Repair the "
-            f"source, or drop the items without features."
-        )
+    refuse_not_finite(modality, matrix, source)
     zero = ~matrix.any(axis=1)
     filled = np.ascontiguousarray(matrix[~zero]) + matrix.dtype.type(0)  # adding 0 turns -0.0 into 0.0
     as_bytes = filled.view(np.dtype((np.void, filled.dtype.itemsize * filled.shape[1]))).ravel()
@@ -177,7 +222,33 @@ def check_features(modality: str, matrix: NDArray[np.floating], n_items: int, so
     )
 
 
+def refuse_not_finite(
+    modality: str, matrix: NDArray[np.floating], source: str, ids: Sequence[str] | None = None
+) -> None:
+    """Refuse a matrix [n_items, width] that holds a value that is NaN or infinite.
+
+    Raises:
+        DataError: naming the first item that has one, or its row where the `ids` [n_items] are not given.
+    """
+    finite = np.isfinite(matrix)
+    if not finite.all():
+        bad = ~finite.all(axis=1)
+        first = int(bad.argmax())
+        # Items come in another order than the rows of a file, where this row's number would lead astray.
+        shown = f"in row {first:,} (counted from 0)" if ids is None else f"for item '{ids[first]}'"
+        raise DataError(
+            f"The '{modality}' features ({source}) have {finite.size - np.count_nonzero(finite):,} values that are NaN "
+            f"or infinite, in {bad.sum():,} of {len(matrix):,} rows, first {shown}. Repair the source, or "
+            f"drop the items without features."
+        )
+
+
 def _rounded(scores: NDArray[np.float64]) -> Matrix:
     """Round to 5 decimals, leave out columns of zeros, and keep no negative zero."""
     rounded = scores.round(5) + 0.0
     return rounded[:, rounded.any(axis=0)].astype(np.float32)
+
+
+def _characters(text: str) -> list[str]:
+    runs = re.findall(r"\w+", text.lower())
+    return [run[start : start + length] for run in runs for length in (1, 2) for start in range(len(run) - length + 1)]

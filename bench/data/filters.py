@@ -1,17 +1,20 @@
-"""Decide which interactions stay: positive ones, one per user and item, inside a k-core.
+"""Decide which interactions stay: positive ones, recent ones, one per user and item, inside a k-core.
 
-All functions take and return frames with at least the columns `user` and `item`; the rows that stay keep
-their order and get a fresh index.
+All functions take and return frames with at least the columns `user` and `item`, as text or categorical; the rows that
+stay keep their order and get a fresh index.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from bench.data.steps import WindowStep
 from bench.errors import DataError
+
+DAY_S = 86_400
 
 
 def keep_positive(frame: pd.DataFrame, minimum: float, column: str = "rating") -> pd.DataFrame:
@@ -41,6 +44,29 @@ def keep_positive(frame: pd.DataFrame, minimum: float, column: str = "rating") -
     return frame[values >= minimum].reset_index(drop=True)
 
 
+def keep_actions(frame: pd.DataFrame, actions: Sequence[str]) -> pd.DataFrame:
+    """Keep the interactions whose column `action` is one of `actions`."""
+    return frame[frame["action"].isin(list(actions))].reset_index(drop=True)
+
+
+def keep_days(frame: pd.DataFrame, step: WindowStep, offset_s: int) -> pd.DataFrame:
+    """Keep the interactions inside a window of whole days.
+
+    Args:
+        frame: interactions with the column `timestamp`, seconds since 1970.
+        step: the window.
+        offset_s: seconds that local time, whose days count, is ahead of UTC.
+    """
+    if frame.empty:
+        return frame
+    local = frame["timestamp"].to_numpy() + offset_s
+    first, after = step.bounds_s
+    if step.last_days is not None:
+        after = (int(local.max()) // DAY_S + 1) * DAY_S
+        first = after - step.last_days * DAY_S
+    return frame[(local >= first) & (local < after)].reset_index(drop=True)
+
+
 def deduplicate(frame: pd.DataFrame, keep: Literal["first", "last"] = "first") -> pd.DataFrame:
     """Keep one interaction per user and item.
 
@@ -49,10 +75,18 @@ def deduplicate(frame: pd.DataFrame, keep: Literal["first", "last"] = "first") -
             row order; without one, row order alone decides.
         keep: which one of several to keep.
     """
-    rows = frame.reset_index(drop=True)
-    if "timestamp" in rows.columns:
-        rows = rows.sort_values("timestamp", kind="stable")
-    return rows.drop_duplicates(["user", "item"], keep=keep).sort_index().reset_index(drop=True)
+    if frame.empty:
+        return frame
+    pairs = pair_codes(frame)
+    if "timestamp" in frame.columns and not frame["timestamp"].is_monotonic_increasing:
+        order = np.lexsort((frame["timestamp"].to_numpy(), pairs))
+    else:
+        order = np.argsort(pairs, kind="stable")
+    new = np.diff(pairs[order]) != 0
+    ends = np.concatenate(([True], new) if keep == "first" else (new, [True]))
+    kept = np.zeros(len(frame), dtype=np.bool_)
+    kept[order[ends]] = True
+    return frame[kept].reset_index(drop=True)
 
 
 def k_core(frame: pd.DataFrame, user_core: int, item_core: int, report: Callable[[str], None]) -> pd.DataFrame:
@@ -84,12 +118,19 @@ def k_core(frame: pd.DataFrame, user_core: int, item_core: int, report: Callable
 
 
 def id_codes(frame: pd.DataFrame, column: str) -> NDArray[np.int64]:
-    """Number the ids of `column` from 0 in their sorted order, int64 [n_rows].
+    """Number the ids of `column` that occur from 0 in their sorted order, int64 [n_rows].
 
     Raises:
         DataError: an id is missing.
     """
-    codes = np.asarray(pd.factorize(frame[column], sort=True)[0], dtype=np.int64)
+    ids = frame[column]
+    if isinstance(ids.dtype, pd.CategoricalDtype):
+        codes = np.asarray(ids.cat.codes, dtype=np.int64)
+        if not ids.cat.categories.is_monotonic_increasing:
+            rank = np.argsort(np.argsort(np.asarray(ids.cat.categories, dtype=object)))
+            codes = np.where(codes < 0, codes, rank[codes]).astype(np.int64)
+    else:
+        codes = np.asarray(pd.factorize(ids, sort=True)[0], dtype=np.int64)
     missing = codes < 0
     if missing.any():
         raise DataError(
@@ -97,7 +138,30 @@ def id_codes(frame: pd.DataFrame, column: str) -> NDArray[np.int64]:
             f"{int(missing.argmax()):,} (counted from 0). Check the separator and the column names in the "
             f"recipe."
         )
-    return codes
+    # Categories that no row has left any more get no number.
+    occurs = np.bincount(codes) > 0
+    return codes if occurs.all() else np.asarray((np.cumsum(occurs) - 1)[codes], dtype=np.int64)
+
+
+def pair_codes(frame: pd.DataFrame) -> NDArray[np.int64]:
+    """Number the pairs of user and item so that equal pairs, and no others, have equal numbers, int64 [n_rows].
+
+    Raises:
+        DataError: an id is missing.
+    """
+    items = id_codes(frame, "item")
+    return id_codes(frame, "user") * (int(items.max(initial=0)) + 1) + items
+
+
+def count(frame: pd.DataFrame) -> dict[str, int]:
+    """Return the numbers of users, items and interactions."""
+    return {"users": _n_ids(frame["user"]), "items": _n_ids(frame["item"]), "interactions": len(frame)}
+
+
+def _n_ids(ids: "pd.Series[str]") -> int:
+    if isinstance(ids.dtype, pd.CategoricalDtype):
+        return int(np.count_nonzero(np.bincount(ids.cat.codes))) if len(ids) else 0
+    return int(ids.nunique())
 
 
 def _core(

@@ -6,7 +6,15 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from bench.errors import RecipeError
@@ -60,6 +68,14 @@ def _compiles(pattern: str) -> str:
     return pattern
 
 
+def _listed(value: Any) -> Any:
+    if isinstance(value, str):
+        return (value,)
+    if not isinstance(value, list | tuple):
+        raise ValueError("a text, or a list of texts")
+    return value
+
+
 def _filled(values: tuple[Any, ...]) -> tuple[Any, ...]:
     if not values:
         raise ValueError("at least one entry")
@@ -71,6 +87,7 @@ FILLED = AfterValidator(_filled)
 Text = Annotated[str, StringConstraints(min_length=1)]
 Name = Annotated[str, words(r"[a-z0-9][a-z0-9._-]*", "a name of lower-case letters, digits, '-', '_' and '.'")]
 File = Annotated[str, AfterValidator(_inside)]
+Files = Annotated[tuple[File, ...], BeforeValidator(_listed), FILLED]
 Pattern = Annotated[str, AfterValidator(_compiles)]
 
 
@@ -90,14 +107,22 @@ def _key(location: tuple[int | str, ...], document: Any) -> str:
     """Write a location the way the file is written: `sources[0].interactions.file`."""
     key, here, chosen = "", document, False
     for part in location:
-        if not chosen and isinstance(here, Mapping) and part in (here.get("kind"), here.get("encoder")):
+        if not chosen and isinstance(here, Mapping) and _is_choice(part, here):
             # Pydantic names the chosen kind of table in the location; the file does not.
             chosen = True
+            continue
+        if isinstance(part, int) and isinstance(here, str):
+            # One text where a list could be: the file has no index.
             continue
         key += f"[{part}]" if isinstance(part, int) else f".{part}"
         is_there = part in here if isinstance(here, Mapping) else isinstance(here, list)
         here, chosen = here[part] if is_there else None, False
     return key.lstrip(".") or "recipe"
+
+
+def _is_choice(part: int | str, here: Mapping[str, Any]) -> bool:
+    encoder = str(here.get("encoder", "")).partition(":")[0]
+    return part in (here.get("kind"), encoder, "table", "part files")
 
 
 def _finding(details: ErrorDetails) -> str:

@@ -301,7 +301,7 @@ def test_the_listings_name_every_model_and_dataset(capsys):
     assert {"toy", "ml-100k"} <= {recipe["name"] for recipe in json.loads(capsys.readouterr().out)}
     bench("prepare", "toy")
     bench("datasets", "show", "toy")
-    assert "modality visual" in capsys.readouterr().out
+    assert "Signal" in capsys.readouterr().out
     bench("doctor", "--json")
     assert "torch" in json.loads(capsys.readouterr().out)["packages"]
 

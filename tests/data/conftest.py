@@ -1,9 +1,11 @@
 """A working folder that the tests of preparation share."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from webserver import Web, serving
 
 from bench.data import PreparedDataset, find_recipe, prepare
 from bench.errors import DataError
@@ -69,3 +71,12 @@ class Desk:
 @pytest.fixture
 def desk(tmp_path: Path) -> Desk:
     return Desk(tmp_path)
+
+
+@pytest.fixture
+def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
+    """A web server on this machine; failed requests are repeated without a pause."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr("bench.data.http_session.BACKOFF_S", 0.0)
+    with serving() as web:
+        yield web

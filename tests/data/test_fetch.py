@@ -2,58 +2,24 @@ import hashlib
 import io
 import subprocess
 import sys
-import tarfile
-import threading
+import types
 import zipfile
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from bench.data.fetch import locate
-from bench.data.read import read_interactions, read_items
+from bench.data.fetch import Located, locate, needed_files
+from bench.data.items import read_items
+from bench.data.read import interaction_batches
 from bench.data.recipe import load_recipe
+from bench.data.unavailable import UnavailableError
 from bench.errors import DataError, UsageError
 from bench.workspace import Workspace, builtin_recipes
 
 PAIRS = b"user,item\n1,2\n"
-
-
-class Web:
-    """A web server on this machine; `files` maps a path to (status, body)."""
-
-    def __init__(self) -> None:
-        self.files: dict[str, tuple[int, bytes]] = {}
-        self.asked: list[str] = []
-        self.promised = 0
-        web = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                web.asked.append(self.path)
-                status, body = web.files.get(self.path, (404, b"not here"))
-                self.send_response(status)
-                self.send_header("Content-Length", str(max(len(body), web.promised)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *args: object) -> None:
-                """Stay silent."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-
-
-@pytest.fixture
-def web(monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    web = Web()
-    thread = threading.Thread(target=web.server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield web
-    web.server.shutdown()
-    web.server.server_close()
-    thread.join()
+IMAGE = '[features.image]\nencoder = "file"\nfile = "image.npy"\n'
 
 
 @pytest.fixture
@@ -65,28 +31,39 @@ def workspace(tmp_path):
 def find(tmp_path, workspace):
     """Locate the files of a recipe with the given sources; returns (located, report lines)."""
 
-    def run(sources: str, source: str | None = None, rest: str = ""):
+    def run(sources: str, source: str | None = None, rest: str = "", **options: object) -> tuple[Located, list[str]]:
         path = tmp_path / "mine.toml"
         path.write_text(f'name = "mine"\n{sources}\n{rest}')
         lines: list[str] = []
-        return locate(load_recipe(path), workspace, source=source, report=lines.append), lines
+        return locate(load_recipe(path), workspace, source=source, report=lines.append, **options), lines
 
     return run
 
 
+def entry(kind: str, name: str, keys: str = "", file: str = "pairs.csv") -> str:
+    return f'[[sources]]\nname = "{name}"\nkind = "{kind}"\n{keys}\ninteractions = {{ file = "{file}" }}\n'
+
+
 def http(url: str, extra: str = "", file: str = "pairs.csv", name: str = "web") -> str:
-    download = f'{{ url = "{url}"{extra} }}'
-    return (
-        f'[[sources]]\nname = "{name}"\nkind = "http"\ndownloads = [{download}]\ninteractions = {{ file = "{file}" }}\n'
-    )
+    return entry("http", name, f'downloads = [{{ url = "{url}"{extra} }}]', file)
 
 
 def local(folder: str, file: str = "pairs.csv", name: str = "here") -> str:
-    return f'[[sources]]\nname = "{name}"\nkind = "local"\nfolder = "{folder}"\ninteractions = {{ file = "{file}" }}\n'
+    return entry("local", name, f'folder = "{folder}"', file)
 
 
-def sha256(content: bytes) -> str:
-    return f', sha256 = "{hashlib.sha256(content).hexdigest()}"'
+def package(name: str, folder: str = "data") -> str:
+    return entry("package", name, f'package = "{name}"\nfolder = "{folder}"')
+
+
+def manual(file: str = "pairs.csv") -> str:
+    keys = 'page = "https://example.org/set"\nhow = "Log in, accept the terms, and take the zip files."'
+    return entry("manual", "by-hand", keys, file)
+
+
+KAGGLE = entry("kaggle", "kaggle", 'handle = "some/set"\npage = "https://www.kaggle.com/some/set"')
+DRIVE = entry("drive", "drive", 'folder_id = "0123456789abc"')
+GENERATED = '[[sources]]\nkind = "generated"\ngenerator = "planted"\n'
 
 
 def zipped(files: dict[str, bytes]) -> bytes:
@@ -97,158 +74,120 @@ def zipped(files: dict[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def refusal(find, *arguments: str) -> str:
-    with pytest.raises(DataError) as caught:
-        find(*arguments)
+def put(path: Path, content: bytes = PAIRS) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def refusal(find, *arguments: object, error: type = DataError, **options: object) -> str:
+    with pytest.raises(error) as caught:
+        find(*arguments, **options)
     return str(caught.value)
 
 
-def test_a_download_is_checked_and_kept(web, find, workspace):
+def pairs(located: Located) -> bytes:
+    return located.files.find("pairs.csv").read_bytes()
+
+
+def test_a_file_from_the_web(web, find, workspace):
     web.files["/a/pairs.csv"] = (200, PAIRS)
-    located, lines = find(http(f"{web.url}/a/pairs.csv", sha256(PAIRS) + f", size = {len(PAIRS)}"))
-    assert located.folder == workspace.raw("mine")
-    assert (located.folder / "pairs.csv").read_bytes() == PAIRS
-    assert f"downloading {web.url}/a/pairs.csv" in lines
-    find(http(f"{web.url}/a/pairs.csv", sha256(PAIRS)))
+    located, lines = find(http(f"{web.url}/a/pairs.csv"))
+    assert located.files.folder == workspace.raw("mine")
+    assert pairs(located) == PAIRS
+    assert lines[-1] == f"source 'web': {workspace.raw('mine')}"
+    find(http(f"{web.url}/a/pairs.csv"))
     assert web.asked == ["/a/pairs.csv"], "asked once"
 
 
-def test_md5_and_no_checksum(web, find):
+def test_an_archive_from_the_web_stays_packed(web, find, workspace):
+    web.files["/set.zip"] = (200, zipped({"set/pairs.csv": PAIRS, "../outside.csv": b"no"}))
+    located, _ = find(http(f"{web.url}/set.zip", file="set/pairs.csv"))
+    assert located.files.find("set/pairs.csv").read_bytes() == PAIRS
+    assert [path.name for path in workspace.raw("mine").iterdir()] == ["set.zip"]
+    message = refusal(find, http(f"{web.url}/set.zip", file="other.csv"))
+    assert "lacks other.csv. It holds set.zip, set.zip/set/pairs.csv." in message
+
+
+def test_a_broken_archive_from_the_web(web, find, workspace):
+    web.files["/set.zip"] = (200, b"no zip")
+    message = refusal(find, http(f"{web.url}/set.zip"))
+    assert f"{workspace.raw('mine') / 'set.zip'} is damaged or not complete" in message
+
+
+def test_a_file_in_an_archive_that_cannot_be_read(find, workspace):
+    data = bytearray(zipped({"pairs.csv": PAIRS}))
+    data[data.index(b"PK\x01\x02") + 8] |= 1
+    path = put(workspace.raw("mine") / "set.zip", bytes(data))
+    assert f"source 'by-hand': {path}: pairs.csv is locked with a password." in refusal(find, manual())
+
+
+def test_variants_of_a_dataset_share_their_raw_files(web, find, workspace, tmp_path):
     web.files["/pairs.csv"] = (200, PAIRS)
-    find(http(f"{web.url}/pairs.csv", f', md5 = "{hashlib.md5(PAIRS).hexdigest()}"'))
-    _, lines = find(http(f"{web.url}/pairs.csv"))
-    assert any("no checksum" in line and hashlib.sha256(PAIRS).hexdigest() in line for line in lines)
-
-
-def test_wrong_checksum_and_wrong_size_leave_nothing(web, find, workspace):
-    web.files["/pairs.csv"] = (200, PAIRS)
-    message = refusal(find, http(f"{web.url}/pairs.csv", f', sha256 = "{"9" * 64}"'))
-    assert f"with the sha256 {hashlib.sha256(PAIRS).hexdigest()}, but the recipe expects {'9' * 64}" in message
-    assert "source 'web'" in message
-    message = refusal(find, http(f"{web.url}/pairs.csv", ", size = 999"))
-    assert f"gave {len(PAIRS)} bytes, but the recipe expects 999" in message
-    assert list(workspace.raw("mine").iterdir()) == []
-
-
-def test_a_damaged_file_is_fetched_again(web, find, workspace):
-    web.files["/pairs.csv"] = (200, PAIRS)
-    workspace.raw("mine").mkdir(parents=True)
-    (workspace.raw("mine") / "pairs.csv").write_bytes(PAIRS[:5])
-    located, _ = find(http(f"{web.url}/pairs.csv", sha256(PAIRS)))
-    assert (located.folder / "pairs.csv").read_bytes() == PAIRS
-
-
-@pytest.mark.parametrize("page", [b"<!DOCTYPE html><title>Quota</title>", b"\n <html><body>Log in</body></html>"])
-def test_a_web_page_instead_of_data(web, find, workspace, page):
-    web.files["/pairs.csv"] = (200, page)
-    assert "a web page instead of data" in refusal(find, http(f"{web.url}/pairs.csv", sha256(PAIRS)))
-    assert not (workspace.raw("mine") / "pairs.csv").exists()
-
-
-@pytest.mark.parametrize(
-    ("status", "words"),
-    [
-        (404, "is not there any more (404)"),
-        (410, "is not there any more (410)"),
-        (403, "refuses access (403): it wants a login or accepted terms"),
-        (500, "answered with the error 500; try again later"),
-    ],
-)
-def test_answers_that_are_no_file(web, find, workspace, status, words):
-    web.files["/pairs.csv"] = (status, b"no")
-    message = refusal(find, http(f"{web.url}/pairs.csv"))
-    assert words in message
-    assert f"put it at {workspace.raw('mine') / 'pairs.csv'}" in message
-
-
-def test_offline(find, monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
-        port = server.server_port
-    assert "cannot be reached: this machine is offline" in refusal(find, http(f"http://127.0.0.1:{port}/pairs.csv"))
-
-
-def test_a_transfer_that_breaks_off(web, find, workspace):
-    web.files["/pairs.csv"] = (200, PAIRS)
-    web.promised = 1000
-    message = refusal(find, http(f"{web.url}/pairs.csv"))
-    assert "broke off in the middle; try again later" in message
-    assert not (workspace.raw("mine") / "pairs.csv").exists()
-
-
-def test_a_folder_that_cannot_be_written(web, find, workspace):
-    workspace.datasets.mkdir()
-    workspace.raw("mine").parent.write_text("a file where a folder should be")
-    web.files["/pairs.csv"] = (200, PAIRS)
-    assert "pairs.csv cannot be written" in refusal(find, http(f"{web.url}/pairs.csv"))
-
-
-def test_a_terminal_sees_a_bar(web, find, monkeypatch):
-    web.files["/pairs.csv"] = (200, PAIRS)
-    screen = io.StringIO()
-    monkeypatch.setattr(screen, "isatty", lambda: True)
-    monkeypatch.setattr(sys, "stderr", screen)
-    find(http(f"{web.url}/pairs.csv"))
-    assert "pairs.csv" in screen.getvalue()
-
-
-def test_zip_and_tar_give_the_wanted_files_only(web, find, workspace):
-    files = {"set/pairs.csv": PAIRS, "set/readme.txt": b"hello", "../outside.csv": b"no"}
-    web.files["/set.zip"] = (200, zipped(files))
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
-        member = tarfile.TarInfo("tarred/pairs.csv")
-        member.size = len(PAIRS)
-        archive.addfile(member, io.BytesIO(PAIRS))
-    web.files["/set.tar.gz"] = (200, buffer.getvalue())
-    located, _ = find(http(f"{web.url}/set.zip", sha256(web.files["/set.zip"][1]), "set/pairs.csv"))
-    find(http(f"{web.url}/set.tar.gz", "", "tarred/pairs.csv"))
-    found = sorted(path.relative_to(located.folder).as_posix() for path in located.folder.rglob("*") if path.is_file())
-    assert found == ["set.tar.gz", "set.zip", "set/pairs.csv", "tarred/pairs.csv"]
-    assert (located.folder / "set/pairs.csv").read_bytes() == PAIRS
-
-
-def test_an_archive_without_the_wanted_file(web, find):
-    web.files["/set.zip"] = (200, zipped({"other.csv": PAIRS}))
-    assert "lacks pairs.csv. It holds set.zip" in refusal(find, http(f"{web.url}/set.zip"))
-
-
-def test_unpacked_files_come_back_when_lost(web, find):
-    web.files["/set.zip"] = (200, zipped({"pairs.csv": PAIRS}))
-    source = http(f"{web.url}/set.zip")
-    located, _ = find(source)
-    (located.folder / "pairs.csv").unlink()
-    located, _ = find(source)
-    assert (located.folder / "pairs.csv").read_bytes() == PAIRS
-
-
-def test_a_new_archive_replaces_what_the_old_one_gave(web, find):
-    for content in (PAIRS, PAIRS + b"3,4\n"):
-        web.files["/set.zip"] = (200, zipped({"pairs.csv": content}))
-        located, _ = find(http(f"{web.url}/set.zip", sha256(web.files["/set.zip"][1])))
-        assert (located.folder / "pairs.csv").read_bytes() == content
+    path = tmp_path / "mine.toml"
+    path.write_text(f'name = "mine"\n{http(f"{web.url}/pairs.csv")}')
+    variant = load_recipe(path).with_changes({"name": "mine@5core"})
+    located = locate(variant, workspace, source=None, report=lambda line: None)
+    assert located.files.folder == workspace.raw("mine")
+    assert located.recipe.name == "mine@5core"
 
 
 def test_local_folders(find, tmp_path, monkeypatch):
-    (tmp_path / "raw").mkdir()
-    (tmp_path / "raw" / "pairs.csv").write_bytes(PAIRS)
-    assert find(local("raw"))[0].folder == tmp_path / "raw", "relative to the recipe"
-    assert find(local(str(tmp_path / "raw")))[0].folder == tmp_path / "raw"
+    put(tmp_path / "raw" / "pairs.csv")
+    assert find(local("raw"))[0].files.folder == tmp_path / "raw", "relative to the recipe"
+    assert find(local(str(tmp_path / "raw")))[0].files.folder == tmp_path / "raw"
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert find(local("~/raw"))[0].folder == tmp_path / "raw"
+    assert find(local("~/raw"))[0].files.folder == tmp_path / "raw"
     message = refusal(find, local("nowhere"))
     assert f"there is no folder {tmp_path / 'nowhere'}. Put pairs.csv there" in message
     assert "lacks other.csv. It holds pairs.csv" in refusal(find, local("raw", "other.csv"))
 
 
 def test_all_files_of_a_recipe_must_be_there(find, tmp_path):
-    (tmp_path / "raw").mkdir()
-    (tmp_path / "raw" / "pairs.csv").write_bytes(PAIRS)
-    feature = '[features.image]\nencoder = "file"\nfile = "image.npy"\n'
-    assert "lacks image.npy" in refusal(find, local("raw"), None, feature)
+    put(tmp_path / "raw" / "pairs.csv")
+    assert "lacks image.npy" in refusal(find, local("raw"), None, IMAGE)
 
 
-def test_the_first_source_that_works_is_taken(web, find, tmp_path):
+def test_the_recipe_is_the_one_of_the_source(find, tmp_path):
+    put(tmp_path / "raw" / "pairs.csv")
+    own = local("raw") + "[sources.features]\n"
+    located, _ = find(own, None, IMAGE)
+    assert located.recipe.features == {}, "so image.npy is not needed"
+
+
+def test_what_a_recipe_needs(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        """
+        name = "mine"
+        [[sources]]
+        kind = "local"
+        folder = "raw"
+        interactions = { file = ["a.txt", "b.txt"] }
+        items = { file = "items.txt" }
+        [[sources]]
+        name = "parts"
+        kind = "local"
+        folder = "raw"
+        interactions = { format = "user-lists", parts = { train = "t.json", valid = "v.json", test = "s.json" } }
+        split = { method = "given" }
+        [sources.features]
+        image = { encoder = "file", file = "image.npy" }
+        [features]
+        image = { encoder = "records", file = "image.b" }
+        other = { encoder = "file", file = "o.npy", same_items = { items = { file = "titles.csv" } } }
+        text = { encoder = "tfidf-svd", fields = ["title"] }
+        again = { encoder = "file", file = "o.npy" }
+        """
+    )
+    recipe = load_recipe(path)
+    first, second = recipe.sources
+    tables = ["a.txt", "b.txt", "items.txt"]
+    assert needed_files(recipe.at(first), first) == [*tables, "image.b", "o.npy", "titles.csv"]
+    assert needed_files(recipe.at(second), second) == ["t.json", "v.json", "s.json", "image.npy"]
+
+
+def test_the_first_source_that_works_is_taken(web, find):
     web.files["/pairs.csv"] = (200, PAIRS)
     sources = local("nowhere") + http(f"{web.url}/gone.csv", name="old") + http(f"{web.url}/pairs.csv", name="new")
     located, lines = find(sources)
@@ -263,31 +202,114 @@ def test_the_first_source_that_works_is_taken(web, find, tmp_path):
         find(sources, "nwe")
 
 
-def test_when_no_source_works_each_says_why(web, find):
-    message = refusal(find, local("nowhere") + http(f"{web.url}/gone.csv"))
+def test_when_no_source_works_each_says_why(web, find, tmp_path):
+    put(tmp_path / "raw/a/pairs.csv")
+    put(tmp_path / "raw/b/pairs.csv")
+    message = refusal(find, local("nowhere") + http(f"{web.url}/gone/pairs.csv") + local("raw", name="twice"))
     assert message.splitlines()[0] == "The raw files of mine are not available."
     assert "source 'here': there is no folder" in message
-    assert f"source 'web': {web.url}/gone.csv is not there any more (404)" in message
-
-
-def package(name: str, folder: str = "data") -> str:
-    keys = f'name = "{name}"\nkind = "package"\npackage = "{name}"\nfolder = "{folder}"'
-    return f'[[sources]]\n{keys}\ninteractions = {{ file = "pairs.csv" }}\n'
+    assert f"source 'web': {web.url}/gone/pairs.csv" in message
+    assert "source 'twice': more than one file could be pairs.csv" in message
 
 
 def test_packages_are_found_without_being_imported(find, tmp_path, monkeypatch):
-    (tmp_path / "carrier" / "data").mkdir(parents=True)
-    (tmp_path / "carrier" / "__init__.py").write_text("raise RuntimeError('imported')")
-    (tmp_path / "carrier" / "data" / "pairs.csv").write_bytes(PAIRS)
+    put(tmp_path / "carrier" / "__init__.py", b"raise RuntimeError('imported')")
+    put(tmp_path / "carrier" / "data" / "pairs.csv")
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert find(package("carrier"))[0].folder == tmp_path / "carrier" / "data"
+    assert find(package("carrier"))[0].files.folder == tmp_path / "carrier" / "data"
     assert "has no folder gone" in refusal(find, package("carrier", "gone"))
     message = refusal(find, package("no_such_package_at_all"))
     assert "is not installed (pip install no_such_package_at_all)" in message
 
 
-def test_nothing_here_imports_torch_or_recbole():
-    code = "import sys, bench.data; print([m for m in ('torch', 'recbole') if m in sys.modules])"
+def test_files_to_fetch_by_hand(find, workspace):
+    raw = workspace.raw("mine")
+    message = refusal(find, manual(), None, IMAGE)
+    assert message.splitlines()[1] == (
+        f"  source 'by-hand': its files have to be fetched by hand from https://example.org/set. Log in, accept the "
+        f"terms, and take the zip files. Put them, packed or not, into {raw}, or say with --from DIR where they are. "
+        f"{raw} lacks pairs.csv, image.npy. It holds no files."
+    )
+    put(raw / "set.zip", zipped({"deep/PAIRS.csv": PAIRS}))
+    assert f"{raw} lacks image.npy. It holds set.zip, set.zip/deep/PAIRS.csv." in refusal(find, manual(), None, IMAGE)
+    located, _ = find(manual())
+    assert pairs(located) == PAIRS
+
+
+def test_kaggle_and_drive_go_to_their_own_fetchers(find, workspace, monkeypatch):
+    asked = []
+
+    def fetch(source: object, folder: Path, report: object) -> Path:
+        asked.append((source.kind, folder))
+        if source.kind == "kaggle":
+            raise UnavailableError("no token.")
+        return put(folder / "inner" / "pairs.csv").parent
+
+    hosted = types.ModuleType("bench.data.hosted")
+    hosted.from_kaggle = hosted.from_drive = fetch
+    monkeypatch.setitem(sys.modules, "bench.data.hosted", hosted)
+    located, lines = find(KAGGLE + DRIVE)
+    assert asked == [("kaggle", workspace.raw("mine")), ("drive", workspace.raw("mine"))]
+    assert lines == ["source 'kaggle': no token.", f"source 'drive': {workspace.raw('mine') / 'inner'}"]
+    assert located.files.folder == workspace.raw("mine") / "inner"
+
+
+def test_a_generated_source_writes_its_files(find, workspace):
+    located, _ = find(GENERATED + "params = { n_users = 30, n_items = 120, mean_clicks = 9.0 }")
+    assert located.files.folder == workspace.raw("mine")
+    assert located.files.names() == ["interactions.csv", "items.csv", "text.npy", "visual.npy"]
+    assert np.load(workspace.raw("mine") / "text.npy").shape[0] == 120
+    message = refusal(find, GENERATED + "params = { n_usres = 30 }")
+    assert "mine.toml: the generator 'planted' refuses its params: " in message
+
+
+def test_a_folder_of_ones_own_stands_for_any_source(web, find, tmp_path):
+    """Nothing is fetched, and the first source whose files are all there is taken."""
+    folder = tmp_path / "own"
+    put(folder / "old.zip", zipped({"new.csv": PAIRS}))
+    sources = http(f"{web.url}/pairs.csv") + package("carrier") + local("nowhere", "new.csv") + KAGGLE + GENERATED
+    located, lines = find(sources, folder=folder)
+    assert located.source.name == "here"
+    assert located.files.folder == folder
+    assert located.files.find("new.csv").read_bytes() == PAIRS
+    assert lines[0] == f"source 'web': {folder} lacks pairs.csv. It holds old.zip, old.zip/new.csv."
+    assert (web.asked, list(tmp_path.glob("datasets/*"))) == ([], [])
+
+    message = refusal(find, sources, "kaggle", folder=folder)
+    assert message.splitlines()[1:] == [
+        f"  source 'kaggle': {folder} lacks pairs.csv. It holds old.zip, old.zip/new.csv."
+    ]
+    message = refusal(find, http("https://example.org/a.csv") + manual("b.csv") + GENERATED, folder=folder)
+    assert f"source 'web': {folder} lacks pairs.csv." in message
+    assert f"source 'by-hand': {folder} lacks b.csv." in message
+    assert "generated" not in message
+
+
+def test_folders_that_cannot_be_taken_from(find, tmp_path):
+    gone = tmp_path / "gone"
+    assert refusal(find, manual(), folder=gone).startswith(f"There is no folder {gone}: --from takes")
+    assert "of mine is generated. Leave --from out." in refusal(find, GENERATED, folder=tmp_path, error=UsageError)
+    message = refusal(find, manual(), folder=tmp_path, base="https://example.org/", error=UsageError)
+    assert "use one of the two" in message
+
+
+def test_another_address(web, find, tmp_path):
+    web.files["/mirror/pairs.csv"] = (200, PAIRS)
+    put(tmp_path / "raw" / "pairs.csv", b"not these")
+    keys = 'downloads = [{ url = "pairs.csv" }]\nbase = "http://127.0.0.1:9/"'
+    located, lines = find(local("raw") + entry("http", "web", keys), base=f"{web.url}/mirror/")
+    assert located.source.name == "web"
+    assert pairs(located) == PAIRS
+    assert not any("here" in line for line in lines), "only the web has an address"
+    base = "https://example.org/"
+    message = refusal(find, local("raw") + http(f"{web.url}/x.csv"), "here", base=base, error=UsageError)
+    assert message == "--url is for sources of kind 'http', but the source 'here' of mine is of another kind: local."
+    message = refusal(find, local("raw") + manual(), base=base, error=UsageError)
+    assert message.endswith("but every source of mine is of another kind: local, manual.")
+
+
+def test_nothing_here_imports_what_takes_long():
+    code = "import sys, bench.data; print([m for m in ('torch', 'recbole', 'requests') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -332,7 +354,7 @@ def test_both_sources_of_ml_100k_give_the_same_frames(web, workspace, tmp_path, 
     recipe = load_recipe(builtin_recipes() / "ml-100k.toml")
     (download,) = recipe.sources[1].downloads
     content = web.files["/ml-100k.zip"][1]
-    text = text.replace('package = "recbole"', 'package = "carrier"').replace(download.url, f"{web.url}/ml-100k.zip")
+    text = text.replace('package = "recbole"', 'package = "carrier"').replace(recipe.sources[1].base, f"{web.url}/")
     text = text.replace(str(download.size), str(len(content)))
     text = text.replace(download.sha256, hashlib.sha256(content).hexdigest())
     path = tmp_path / "ml-100k.toml"
@@ -341,9 +363,12 @@ def test_both_sources_of_ml_100k_give_the_same_frames(web, workspace, tmp_path, 
     frames = {}
     for source in ("recbole", "grouplens"):
         located = locate(load_recipe(path), workspace, source=source, report=lambda line: None)
+        (batch,) = interaction_batches(located.files, located.source.interactions)
+        columns = {"user": batch.users().to_pylist(), "item": batch.items().to_pylist()}
+        descriptions = read_items(located.files, located.source.items).frame
         frames[source] = (
-            read_interactions(located.folder, located.source.interactions),
-            read_items(located.folder, located.source.items)[["id", "title", "year", "genres"]],
+            pd.DataFrame(columns | {"rating": batch.ratings(), "timestamp": batch.seconds()}),
+            descriptions[["id", "title", "year", "genres"]],
         )
     pd.testing.assert_frame_equal(frames["recbole"][0], frames["grouplens"][0])
     pd.testing.assert_frame_equal(frames["recbole"][1], frames["grouplens"][1])

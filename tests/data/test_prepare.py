@@ -45,6 +45,7 @@ def test_the_summary_and_where_it_all_came_from(desk):
     assert metadata["summary"] == {
         "raw": {"users": 2, "items": 3, "interactions": 5},
         "prepared": {"users": 2, "items": 3, "interactions": 5},
+        "steps": [{"step": "read", "words": "raw", "users": 2, "items": 3, "interactions": 5}],
         "density": 5 / 6,
         "split": {"train": 3, "valid": 1, "test": 1},
         "users_without_train": 0,

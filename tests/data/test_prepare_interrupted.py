@@ -9,7 +9,7 @@ from bench.errors import DataError
 
 # The package exports the function under the module's own name.
 MODULE = sys.modules["bench.data.prepare"]
-POINTS = ["locate", "_read", "_apply_steps", "assign_split", "order_ids", "build_features", "write_prepared"]
+POINTS = ["locate", "Steps", "check_prepared", "assign_split", "order_ids", "build_features", "write_prepared"]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])

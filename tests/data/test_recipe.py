@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.data.recipe import CoreStep, load_recipe
+from bench.data.recipe import load_recipe
+from bench.data.steps import CoreStep
 from bench.errors import RecipeError
 
 SHORT = """
