@@ -51,10 +51,17 @@ def description_tables(description: "Description", *, plain: bool = False) -> It
 def summary_table(dataset: "PreparedDataset") -> Table:
     """Return the counts of a prepared dataset after each step, and where it lies."""
     from bench.data.describe import step_counts
+    from bench.data.split import SPLITS
 
     table = steps_table(step_counts(dataset.metadata.get("summary", {})))
     table.title = escape(f"{dataset.name}  (fingerprint {dataset.fingerprint[:12]})")
-    table.caption = escape(f"prepared in {dataset.folder}")
+    summary = dataset.metadata.get("summary", {})
+    lines = []
+    if "split" in summary:
+        lines.append("split " + ", ".join(f"{summary['split'][part]:,} {part}" for part in SPLITS))
+    if dataset.features:
+        lines.append("features " + ", ".join(f"{name} {matrix.shape[1]}" for name, matrix in dataset.features.items()))
+    table.caption = escape("\n".join([*lines, f"prepared in {dataset.folder}"]))
     return table
 
 

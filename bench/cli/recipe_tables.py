@@ -9,8 +9,8 @@ from rich.table import Table
 if TYPE_CHECKING:
     from bench.data import Recipe
     from bench.data.glance import Glance
-    from bench.data.modalities import Encoder
-    from bench.data.sources import AnySource, Expected
+    from bench.data.recipes.modalities import Encoder
+    from bench.data.recipes.sources import AnySource, Expected
 
 TEXTS = ("title", "homepage", "licence", "citation")
 SHORT_LICENCE = 40

@@ -4,11 +4,11 @@ A recipe (`datasets/*.toml`) says where the raw files lie and which steps lead t
 follows it and writes a folder that every run refers to by its fingerprint.
 """
 
-from bench.data.catalogue import find_recipe, list_recipes, prepared_names
 from bench.data.prepare import prepare
 from bench.data.prepared import PreparedDataset
-from bench.data.recipe import Recipe, load_recipe
-from bench.data.variants import Cores, Variant, features_from_options
+from bench.data.recipes.catalogue import find_recipe, list_recipes, prepared_names
+from bench.data.recipes.recipe import Recipe, load_recipe
+from bench.data.recipes.variants import Cores, Variant, features_from_options
 
 __all__ = [
     "Cores",

@@ -7,16 +7,16 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from bench.data.align import available
 from bench.data.collect import StepCounts, collect, sampled
 from bench.data.comparison import check_raw
-from bench.data.fetch import Located
+from bench.data.features.align import available
+from bench.data.features.ingredients import Raw
 from bench.data.filters import count, deduplicate, k_core, keep_actions, keep_days, keep_positive, pair_codes
-from bench.data.ingredients import Raw
-from bench.data.items import Items, read_items
-from bench.data.read import interaction_batches
-from bench.data.recipe import Recipe
-from bench.data.steps import (
+from bench.data.raw.fetch import Located
+from bench.data.reading.items import Items, read_items
+from bench.data.reading.read import interaction_batches
+from bench.data.recipes.recipe import Recipe
+from bench.data.recipes.steps import (
     AvailableStep,
     CoreStep,
     DedupeStep,
@@ -127,8 +127,9 @@ class Steps:
         )
         self.report(f"step {after.step} ({after.words}): {changes}")
         if not after.interactions:
+            why = " The lines above say what each item lacks." if after.step == "available" else ""
             raise DataError(
-                f"Nothing is left after the step '{after.step}' ({after.words}) of {self.recipe.path}. Loosen it."
+                f"Nothing is left after the step '{after.step}' ({after.words}) of {self.recipe.path}.{why} Loosen it."
             )
 
 

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from bench.data.read import Batch
-from bench.data.steps import PositiveStep, SampleStep, Step, WindowStep
-from bench.data.tables import InteractionsTable, PartFiles
+from bench.data.reading.read import Batch
+from bench.data.recipes.steps import PositiveStep, SampleStep, Step, WindowStep
+from bench.data.recipes.tables import InteractionsTable, PartFiles
 
 Report = Callable[[str], None]
 

@@ -4,10 +4,10 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from bench.data.recipe import Recipe
-from bench.data.sources import CoreCounts, Counts, PublishedCounts
-from bench.data.steps import CoreStep
-from bench.data.variants import Cores
+from bench.data.recipes.recipe import Recipe
+from bench.data.recipes.sources import CoreCounts, Counts, PublishedCounts
+from bench.data.recipes.steps import CoreStep
+from bench.data.recipes.variants import Cores
 from bench.errors import DataError
 
 Report = Callable[[str], None]

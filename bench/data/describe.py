@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bench.data.features import check_features
+from bench.data.features.matrices import check_features
 from bench.data.neighbours import Lift, lift
 from bench.data.prepared import PreparedDataset
 from bench.data.split import SPLITS

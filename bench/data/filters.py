@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bench.data.steps import WindowStep
+from bench.data.recipes.steps import WindowStep
 from bench.errors import DataError
 
 DAY_S = 86_400

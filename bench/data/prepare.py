@@ -10,16 +10,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.data.align import build_features, describe_items, order_ids
 from bench.data.apply import Steps
 from bench.data.collect import StepCounts
 from bench.data.comparison import beside_published, check_prepared
-from bench.data.fetch import Located, locate, needed_files
+from bench.data.features.align import build_features, describe_items, order_ids
 from bench.data.filters import count
-from bench.data.modalities import NEURAL
 from bench.data.prepared import PreparedDataset, write_prepared
-from bench.data.rawfiles import RawFile
-from bench.data.recipe import Recipe
+from bench.data.raw.fetch import Located, locate, needed_files
+from bench.data.recipes.modalities import NEURAL
+from bench.data.recipes.recipe import Recipe
 from bench.data.replace import clean_partials
 from bench.data.split import SPLITS, assign_split
 from bench.errors import DataError
@@ -83,7 +82,7 @@ def prepare(
     metadata = {
         "recipe": {"name": recipe.name, "title": recipe.title, "hash": recipe.hash, "licence": recipe.licence}
         | {"homepage": recipe.homepage, "citation": recipe.citation},
-        "source": {"name": located.source.name, "kind": located.source.kind, "files": _files(located, report)},
+        "source": {"name": located.source.name, "kind": located.source.kind, "files": _files(located)},
         "steps": [step.model_dump(mode="json") for step in at.steps],
         "split": at.split.model_dump(mode="json"),
         "modalities": modalities,
@@ -112,7 +111,7 @@ def _require_encoders(recipe: Recipe, source: str | None) -> None:
         if source in (None, candidate.name):
             features = list(recipe.at(candidate).features.values())
             if any(feature.encoder in NEURAL for feature in features):
-                from bench.data.neural import require
+                from bench.data.features.neural import require
 
                 require(features)
             return
@@ -164,18 +163,11 @@ def _summary(
     }
 
 
-def _files(located: Located, report: Report) -> list[dict[str, Any]]:
-    """Return name, size and checksum of every raw file that was read, packed as it lies there.
-
-    A file that is another than the known copy is reported.
-    """
+def _files(located: Located) -> list[dict[str, Any]]:
+    """Return name, size and checksum of every raw file that was read, packed as it lies there."""
     files, seen = [], set()
     for name in needed_files(located.recipe, located.source):
-        raw = located.files.find(name)
-        known = located.source.checksums.get(name)
-        if known is not None and (found := _content_checksum(raw)) != known:
-            report(f"warning: {raw.shown} is another than the known copy: its SHA-256 is {found}, not {known}")
-        path = raw.path
+        path = located.files.find(name).path
         if path in seen:
             continue
         seen.add(path)
@@ -186,12 +178,3 @@ def _files(located: Located, report: Report) -> list[dict[str, Any]]:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
         files.append({"file": path.name, "bytes": size, "sha256": digest})
     return files
-
-
-def _content_checksum(file: RawFile) -> str:
-    """Return the SHA-256 of what a file holds, unpacked."""
-    digest = hashlib.sha256()
-    with file.open() as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from bench.data.features import check_features
+from bench.data.features.matrices import check_features
 from bench.data.fingerprint import content_fingerprint
 from bench.data.replace import replace_folder
 from bench.data.split import SPLITS

@@ -101,8 +101,8 @@ def measure(kind: str, n_rows: int, folder: Path | None, report: Report) -> Meas
 
 def _prepare_up_to_the_split(recipe_path: Path) -> dict[str, float]:
     from bench.data.apply import Steps
-    from bench.data.fetch import locate
-    from bench.data.recipe import load_recipe
+    from bench.data.raw.fetch import locate
+    from bench.data.recipes.recipe import load_recipe
     from bench.data.split import assign_split
     from bench.workspace import Workspace
 

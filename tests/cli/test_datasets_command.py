@@ -116,7 +116,7 @@ def prepared(name, metadata=METADATA):
 @pytest.fixture(autouse=True)
 def recipes(in_empty_folder, monkeypatch):
     # The recipes that ship with the program would decide how wide the columns are.
-    monkeypatch.setattr("bench.data.catalogue.builtin_recipes", lambda: Path("none"))
+    monkeypatch.setattr("bench.data.recipes.catalogue.builtin_recipes", lambda: Path("none"))
     Path("datasets").mkdir()
     Path("datasets/mine.toml").write_text(RECIPE)
     Path("datasets/other.toml").write_text(RECIPE.replace('"mine"', '"other"').replace('["own"]', "[]"))

@@ -77,6 +77,6 @@ def desk(tmp_path: Path) -> Desk:
 def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
     """A web server on this machine; failed requests are repeated without a pause."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr("bench.data.http_session.BACKOFF_S", 0.0)
+    monkeypatch.setattr("bench.data.raw.http_session.BACKOFF_S", 0.0)
     with serving() as web:
         yield web

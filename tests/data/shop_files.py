@@ -11,9 +11,9 @@ from PIL import Image
 
 from bench.cli import main
 from bench.data import PreparedDataset
-from bench.data.image_model import UnreadableError, open_picture
-from bench.data.modalities import ImageModel
-from bench.data.rawfiles import RawFile
+from bench.data.features.image_model import UnreadableError, open_picture
+from bench.data.raw.rawfiles import RawFile
+from bench.data.recipes.modalities import ImageModel
 
 Matrix = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -102,4 +102,4 @@ def mean_colours(feature: ImageModel, pictures: Sequence[RawFile], *_: object) -
 @pytest.fixture
 def colours(monkeypatch: pytest.MonkeyPatch) -> None:
     """Put mean colours in the place of the vectors of an image model."""
-    monkeypatch.setattr("bench.data.neural.encode_pictures", mean_colours)
+    monkeypatch.setattr("bench.data.features.neural.encode_pictures", mean_colours)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from bench.data.collect import in_sample
 from bench.data.filters import deduplicate, id_codes, keep_days
-from bench.data.steps import WindowStep
+from bench.data.recipes.steps import WindowStep
 
 LOG = """user,item,what,time
 a,1,click,2020-01-01 23:59:59
@@ -35,7 +35,7 @@ def steps(desk, text: str, offset: str = "") -> list[dict]:
     """Apply steps to the log; returns the counts after each."""
     from bench.data import find_recipe
     from bench.data.apply import Steps
-    from bench.data.fetch import locate
+    from bench.data.raw.fetch import locate
 
     desk.write(LOG)
     desk.recipe(RECIPE.replace("OFFSET", offset) + text)

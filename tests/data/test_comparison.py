@@ -1,8 +1,8 @@
 import pytest
 
 from bench.data.comparison import beside_published, check_prepared, check_raw, current_cores
-from bench.data.recipe import Recipe, load_recipe
-from bench.data.variants import Cores, Variant
+from bench.data.recipes.recipe import Recipe, load_recipe
+from bench.data.recipes.variants import Cores, Variant
 from bench.errors import DataError
 
 TEXT = """

@@ -15,7 +15,7 @@ from hm_files import SEPTEMBER_22, STEPS, article, articles, customer, fill, tex
 from published import without_facts
 from shop_files import bench, colour, colours, load, none_is_prepared, refused, seconds, steps_of
 
-from bench.data.features import tfidf_svd
+from bench.data.features.matrices import tfidf_svd
 from bench.workspace import Workspace
 
 __all__ = ["colours"]

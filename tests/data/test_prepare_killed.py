@@ -87,7 +87,7 @@ def leftovers() -> list[str]:
 
 def test_a_killed_download_is_continued_where_it_was(web, prepare, matrix, capsys):
     # The first chunk is the one of the pairs, then come two of the matrix.
-    killed("bench.data.transfer", "TransferProgress.advance", 3, *prepare)
+    killed("bench.data.raw.transfer", "TransferProgress.advance", 3, *prepare)
     raw = Path("datasets/raw/mine")
     assert (raw / "pairs.csv").read_bytes() == pairs(3)
     assert not (raw / "image.npy").exists()

@@ -20,7 +20,7 @@ from published import without_facts
 from shop_files import bench, colour, colours, grid, load, none_is_prepared, picture, refused, seconds, steps_of
 from webserver import Web, serving
 
-from bench.data.features import tfidf_svd
+from bench.data.features.matrices import tfidf_svd
 from bench.workspace import Workspace
 
 __all__ = ["colours"]
@@ -200,7 +200,7 @@ def test_pictures_come_from_two_servers_and_are_not_asked_for_again(raw, colours
 
 
 def test_a_server_that_is_busy_costs_items_until_the_next_call(raw, colours, web, monkeypatch):
-    monkeypatch.setattr("bench.data.picture_web.BACKOFF_S", 0.0)
+    monkeypatch.setattr("bench.data.features.picture_web.BACKOFF_S", 0.0)
     web.replies["/bao/i1.jpg"] = [(503, {})] * 3
     bench("prepare", "tmall", "--from", str(raw))
     assert "1" not in set(load("tmall").items["id"])

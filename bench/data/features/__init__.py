@@ -1,0 +1,1 @@
+"""Feature matrices of the items: from texts, labels, ready matrices and pictures."""
