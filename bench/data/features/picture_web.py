@@ -52,7 +52,8 @@ class PictureWeb:
 
         Returns:
             "gone" if a host says that it does not have the picture (404, 410) and none is busy; "busy" if one is (429,
-            5xx, a time-out while answering, each after three tries) or refuses (401, 403); "none" if no host gives a usable answer.
+            5xx, a time-out while answering, each after three tries) or refuses (401, 403); "none" if no host gives a
+            usable answer.
         """
         answers: set[Answer] = set()
         for urls in self._places(address):
