@@ -125,6 +125,13 @@ class DiffRec(nn.Module):
     """
 
     batching: ClassVar[Literal["users"]] = "users"
+    search_space: ClassVar[Mapping[str, tuple[object, ...]]] = {
+        "hidden_dims": ((200,), (600,), (1000,), (200, 600)),
+        "learning_rate": (1e-4, 3e-4, 1e-3),
+        "diffusion_steps": (2, 5, 10),
+        "noise_scale": (0.001, 0.01, 0.1),
+        "reweight": ("snr", "none"),
+    }
     variances: Tensor
     step_weights: Tensor
     sinusoids: Tensor

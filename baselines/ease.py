@@ -45,6 +45,9 @@ class EASE(nn.Module):
     """
 
     batching: ClassVar[Literal["none"]] = "none"
+    search_space: ClassVar[Mapping[str, tuple[object, ...]]] = {
+        "reg_weight": (20.0, 50.0, 100.0, 200.0, 300.0, 400.0, 600.0, 1000.0),
+    }
     item_weights: Tensor
 
     def __init__(

@@ -41,6 +41,10 @@ class ItemKNN(nn.Module):
     """
 
     batching: ClassVar[Literal["none"]] = "none"
+    search_space: ClassVar[Mapping[str, tuple[object, ...]]] = {
+        "n_neighbors": (20, 50, 100, 200),
+        "shrink": (0.0, 10.0, 50.0, 100.0),
+    }
 
     def __init__(
         self,

@@ -48,6 +48,11 @@ class LightGCN(nn.Module):
     """
 
     batching: ClassVar[Literal["pairs"]] = "pairs"
+    search_space: ClassVar[Mapping[str, tuple[object, ...]]] = {
+        "n_layers": (1, 2, 3, 4),
+        "learning_rate": (1e-3, 3e-3, 1e-2),
+        "reg_weight": (1e-6, 1e-5, 1e-4, 1e-3, 1e-2),
+    }
 
     def __init__(
         self,

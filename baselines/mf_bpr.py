@@ -42,6 +42,11 @@ class MFBPR(nn.Module):
     """
 
     batching: ClassVar[Literal["pairs"]] = "pairs"
+    search_space: ClassVar[Mapping[str, tuple[object, ...]]] = {
+        "embedding_dim": (64, 128),
+        "learning_rate": (1e-3, 2e-3, 5e-3),
+        "reg_weight": (1e-4, 1e-3, 1e-2, 3e-2),
+    }
 
     def __init__(
         self,

@@ -232,9 +232,24 @@ def resolve_hyperparameters(spec: ModelSpec, preset: Mapping[str, Any], override
     return values
 
 
-def load_presets(dataset: str) -> dict[str, dict[str, Any]]:
-    """Return the tuned hyper-parameters shipped for a dataset, by model; empty where none were tuned."""
-    path = builtin_presets() / f"{dataset}.toml"
-    if not path.is_file():
-        return {}
-    return tomllib.loads(path.read_text(encoding="utf-8"))
+def load_presets(dataset: str, results: Path | None = None) -> dict[str, dict[str, Any]]:
+    """Return the tuned hyper-parameters for a dataset, by model; empty where none were tuned.
+
+    Args:
+        dataset: its name.
+        results: folder whose `<dataset>/presets.toml`, as `bench tune` writes it, goes before what ships.
+
+    Raises:
+        UsageError: a preset file is not valid.
+    """
+    paths = [builtin_presets() / f"{dataset}.toml"]
+    if results is not None:
+        paths.append(results / dataset / "presets.toml")
+    presets: dict[str, dict[str, Any]] = {}
+    for path in paths:
+        if path.is_file():
+            try:
+                presets |= tomllib.loads(path.read_text(encoding="utf-8"))
+            except tomllib.TOMLDecodeError as error:
+                raise UsageError(f"The presets {path} are not valid TOML: {error}. Repair or delete them.") from error
+    return presets

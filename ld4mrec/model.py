@@ -89,6 +89,13 @@ class LD4MRec(nn.Module):
     """
 
     batching: ClassVar[Literal["users"]] = "users"
+    search_space: ClassVar[Mapping[str, tuple[object, ...]]] = {
+        "hidden_dim": (200, 400, 1000),
+        "mlp_dim": (64, 256),
+        "learning_rate": (3e-4, 1e-3),
+        "weight_decay": (0.0, 0.01, 0.1, 0.3),
+        "row_weight": ("none", "interactions"),
+    }
 
     step_embeddings: Tensor
     variances: Tensor

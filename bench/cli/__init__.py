@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import typer
 
-from bench.cli import check, datasets, doctor, models, prepare, quickstart, report, run, speed
+from bench.cli import check, datasets, doctor, models, prepare, quickstart, report, run, speed, tune
 from bench.cli.console import note, print_error
 from bench.errors import BenchError
 
@@ -26,7 +26,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for module in (quickstart, prepare, run, report, check):
+for module in (quickstart, prepare, tune, run, report, check):
     app.command(module.NAME, epilog=module.EXAMPLES)(module.command)
 app.add_typer(models.app, name="models")
 app.add_typer(datasets.app, name="datasets")

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import psutil
@@ -69,7 +70,12 @@ class Cell:
 
 
 def configure(
-    models: Sequence[str], settings: Sequence[str], dataset: str, *, use_presets: bool = True
+    models: Sequence[str],
+    settings: Sequence[str],
+    dataset: str,
+    *,
+    use_presets: bool = True,
+    results: Path | None = None,
 ) -> list[Configuration]:
     """Resolve and validate the models of a plan for one dataset.
 
@@ -78,6 +84,7 @@ def configure(
         settings: `model.name=value` texts.
         dataset: whose presets apply.
         use_presets: False leaves the models at their defaults.
+        results: folder of results, whose own presets go before those that ship.
 
     Raises:
         UsageError: an unknown model, a repeated one, an unknown hyper-parameter, an ill-typed value, or a setting for
@@ -95,7 +102,7 @@ def configure(
         if target not in overrides:
             raise unknown_name("model in this run", target, names, f"--set {text} is for a model that is not run.")
         overrides[target][name] = value
-    presets = load_presets(dataset) if use_presets else {}
+    presets = load_presets(dataset, results) if use_presets else {}
     return [_configuration(spec, presets.get(spec.name, {}), overrides[spec.name]) for spec in specs]
 
 
@@ -136,7 +143,7 @@ def make_plan(
     """
     cells = []
     for dataset in datasets:
-        configurations = configure(models, settings, dataset.name, use_presets=use_presets)
+        configurations = configure(models, settings, dataset.name, use_presets=use_presets, results=store.results)
         _check_features(dataset, configurations)
         known = {record.key: record for record in store.records(dataset.name)}
         for seed in seeds:

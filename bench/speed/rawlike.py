@@ -41,16 +41,16 @@ def write_hm(folder: Path, n_rows: int, seed: int = 0) -> Path:
         )
 
     path = folder / "transactions_train.csv"
-    _write(path, _blocks(block, n_rows, seed), pacsv.WriteOptions(quoting_style="none"))
+    _write(path, _blocks(block, n_rows, seed), ",", header=True)
     return path
 
 
 def write_tmall(folder: Path, n_rows: int, seed: int = 0) -> list[Path]:
     """Write the three parts of REC-TMALL's log: no header, fields set apart by SOH, 0.9 percent purchases.
 
-    Users and items do not become more with the rows: two million and half a million.
+    Users and items do not become more with the rows: 100,000 and 50,000.
     """
-    n_users, n_items = 2_000_000, 500_000
+    n_users, n_items = 100_000, 50_000
     actions = pa.array(list(ACTIONS))
     shares = np.array(list(ACTIONS.values())) / sum(ACTIONS.values())
 
@@ -68,12 +68,11 @@ def write_tmall(folder: Path, n_rows: int, seed: int = 0) -> list[Path]:
             }
         )
 
-    options = pacsv.WriteOptions(include_header=False, delimiter="\x01", quoting_style="none")
     paths = []
     for number, part in enumerate("abc"):
         path = folder / f"tianchi_2014002_rec_tmall_log_part{part}.txt"
         share = n_rows // 3 + (number < n_rows % 3)
-        _write(path, _blocks(block, share, seed + number), options)
+        _write(path, _blocks(block, share, seed + number), "\x01", header=False)
         paths.append(path)
     return paths
 
@@ -89,9 +88,14 @@ def _blocks(block: Block, n_rows: int, seed: int) -> Iterator[pa.Table]:
         yield block(rng, start, min(ROWS_AT_ONCE, n_rows - start))
 
 
-def _write(path: Path, blocks: Iterator[pa.Table], options: pacsv.WriteOptions) -> None:
+def _write(path: Path, blocks: Iterator[pa.Table], separator: str, header: bool) -> None:
     first = next(blocks)
-    with pacsv.CSVWriter(path, first.schema, write_options=options) as writer:
-        writer.write_table(first)
-        for each in blocks:
-            writer.write_table(each)
+    # The writer's own header line would be in quotes, which the originals do not have.
+    options = pacsv.WriteOptions(include_header=False, delimiter=separator, quoting_style="none")
+    with path.open("wb") as file:
+        if header:
+            file.write((separator.join(first.column_names) + "\n").encode())
+        with pacsv.CSVWriter(file, first.schema, write_options=options) as writer:
+            writer.write_table(first)
+            for each in blocks:
+                writer.write_table(each)

@@ -4,6 +4,7 @@ import pytest
 
 import bench.data.recipes.catalogue
 from bench.data.recipes.catalogue import find_recipe, list_recipes
+from bench.data.recipes.variants import Variant
 from bench.errors import RecipeError, UsageError
 from bench.workspace import Workspace, builtin_recipes
 
@@ -77,3 +78,27 @@ def test_every_builtin_recipe_is_valid_and_described(tmp_path):
         assert each.path.stem == each.name
         assert each.title
         assert each.licence
+
+
+def test_a_variant_is_found_by_its_name(tmp_path):
+    workspace = Workspace(tmp_path / "datasets")
+    assert find_recipe("toy@7core", workspace).name == "toy@7core"
+    assert find_recipe("TOY@7CORE", workspace).name == "toy@7core"
+    assert find_recipe("microlens-50k@5core+visual=none", workspace).name == "microlens@5core+visual=none"
+    assert find_recipe("microlens@10core", workspace).name == "microlens", "what the recipe does anyway"
+    assert find_recipe("baby@mmrec", workspace).sources[0].name == "mmrec"
+    with pytest.raises(UsageError, match=r"Unknown source of toy '6cor'.*5core, user5item10core or nocore"):
+        find_recipe("toy@6cor", workspace)
+
+
+@pytest.mark.parametrize("recipe", list_recipes(Workspace(Path("nowhere"))), ids=lambda recipe: recipe.name)
+def test_every_variant_that_a_shipped_recipe_allows_fits_together(recipe):
+    for modality, ways in recipe.alternatives.items():
+        for way in ways:
+            assert Variant.parse(f"{modality}={way}").apply(recipe).name == f"{recipe.name}@{modality}={way}"
+    for modality in recipe.features:
+        assert modality not in Variant.parse(f"{modality}=none").apply(recipe).features
+    for source in recipe.sources:
+        if source.own_name:
+            assert Variant.parse(source.name).apply(recipe).name == f"{recipe.name}@{source.name}"
+    assert Variant.parse("nocore").apply(recipe).name in (recipe.name, f"{recipe.name}@nocore")

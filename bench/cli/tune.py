@@ -1,0 +1,97 @@
+"""`bench tune`: search hyper-parameters on validation, with the same budget for every model."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from bench.cli.console import (
+    AsJson,
+    DataDir,
+    Device,
+    ResultsDir,
+    note,
+    out,
+    print_json,
+    split_names,
+    workspace,
+)
+
+if TYPE_CHECKING:
+    from bench.experiments.tuning import Tuning, Winner
+
+NAME = "tune"
+EXAMPLES = "Examples: bench tune --dataset ml-100k --models lightgcn,diffrec, bench tune --dataset toy --models all"
+
+
+def command(
+    models: Annotated[str, typer.Option(help="Models, comma-separated; module:Class for your own; all for every one.")],
+    dataset: Annotated[str, typer.Option(help="The dataset to search on.")],
+    settings: Annotated[int, typer.Option(min=1, help="Settings of each model tried with the first seed.")] = 16,
+    finalists: Annotated[int, typer.Option(min=1, help="The best of them, trained with every seed.")] = 3,
+    seeds: Annotated[str, typer.Option(help="Training seeds, a list; none of those that reports use.")] = "11,12,13",
+    max_epochs: Annotated[int, typer.Option(min=1, help="The most epochs of a trial.")] = 1000,
+    patience: Annotated[int, typer.Option(min=1, help="Evaluations without a gain before a trial stops.")] = 20,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    device: Device = "auto",
+    presets_file: Annotated[
+        Path | None, typer.Option(help="Where to write the winners. Default: presets.toml beside the dataset's runs.")
+    ] = None,
+    data_dir: DataDir = Path("datasets"),
+    results_dir: ResultsDir = Path("results"),
+    as_json: AsJson = False,
+) -> None:
+    """Search each model's hyper-parameters; a search that was stopped goes on where it was."""
+    from bench.cli.run import prepared_datasets
+    from bench.errors import UsageError
+    from bench.experiments.execute import choose_device, thread_limit
+    from bench.experiments.plan import protocol_of
+    from bench.experiments.seeds import parse_seeds
+    from bench.experiments.store import RunStore
+    from bench.experiments.tuning import Budget, Tuning, merged_presets
+    from bench.models import REGISTRY, find_model
+
+    names = list(REGISTRY) if models.strip() == "all" else split_names(models)
+    specs = [find_model(name) for name in dict.fromkeys(names)]
+    budget = Budget(settings, finalists, tuple(parse_seeds(seeds)))
+    if len(split_names(dataset)) != 1:
+        raise UsageError(f"--dataset {dataset}: expected one dataset; presets belong to one.")
+    protocol = protocol_of("mmrec", max_epochs=max_epochs, patience=patience)
+    chosen_device = choose_device(device)
+    space = workspace(data_dir, results_dir)
+    RunStore(space.results).check_writable()
+    (prepared,) = prepared_datasets(dataset, space)
+    tuning = Tuning(prepared, space.results, protocol, chosen_device, note)
+    path = presets_file or space.results / prepared.name / "presets.toml"
+    winners: list[Winner] = []
+    with thread_limit(threads):
+        for spec in specs:
+            if (winner := tuning.search(spec, budget)) is not None:
+                winners.append(winner)
+            # After every model, so that a search that is stopped leaves what it has found.
+            text = merged_presets(path, prepared.name, budget, protocol, winners)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+    tuning.write_table()
+    _finish(tuning, [spec.name for spec in specs], winners, path, as_json)
+
+
+def _finish(tuning: "Tuning", names: list[str], winners: "list[Winner]", path: Path, as_json: bool) -> None:
+    """Print what won; exit with 1 if a model has no trial that worked."""
+    if as_json:
+        print_json([{"model": w.model, "changed": w.changed, "valid": w.mean, "trials": w.n_trials} for w in winners])
+    else:
+        monitor = tuning.protocol["training"]["monitor"]
+        table = Table(title=f"Best on validation, {tuning.dataset.name}", title_justify="left")
+        for column in ("model", f"valid {monitor}", "trials", "changed from the defaults"):
+            table.add_column(column)
+        for winner in sorted(winners, key=lambda each: -each.mean):
+            changed = ", ".join(f"{name}={value}" for name, value in sorted(winner.changed.items())) or "nothing"
+            table.add_row(winner.model, f"{winner.mean:.4f}", str(winner.n_trials), changed)
+        out.print(table)
+    note(f"presets: {path}; every trial: {tuning.folder / 'trials.csv'}. bench run uses presets.toml from now on.")
+    failed = [name for name in names if name not in {winner.model for winner in winners}]
+    if failed:
+        note(f"every trial failed: {', '.join(failed)}")
+        raise typer.Exit(1)
