@@ -63,6 +63,19 @@ class EASE(nn.Module):
         weights = solve(gram_matrix(interactions, precision), reg_weight)
         self.register_buffer("item_weights", weights, persistent=False)
 
+    @classmethod
+    def memory_bytes(
+        cls,
+        n_users: int,
+        n_items: int,
+        n_interactions: int,
+        *,
+        precision: Literal["float32", "float64"] = "float64",
+        **others: object,
+    ) -> int:
+        """Return the peak memory of the solve in bytes; what a dense item-item matrix costs cannot be avoided."""
+        return int((4.4 if precision == "float64" else 2.4) * 4 * n_items**2)
+
     def score(self, users: Tensor) -> Tensor:
         """Return x_u B for these users, [len(users), n_items]."""
         return sum_over_items(self.rows, users, self.item_weights)

@@ -59,6 +59,7 @@ def command(
 ) -> None:
     """Run every cell of models x datasets x seeds that is not finished yet."""
     from bench.experiments.execute import Execution, choose_device
+    from bench.experiments.memory import check_memory
     from bench.experiments.plan import make_plan, protocol_of
     from bench.experiments.seeds import parse_seeds
     from bench.experiments.store import RunStore
@@ -78,6 +79,8 @@ def command(
         show_plan(cells, as_json)
         return
     waiting = [cell for cell in cells if cell.waits(retry_failed)]
+    for each in prepared:
+        check_memory(each, [cell.configuration for cell in waiting if cell.dataset == each.name])
     announce(cells, waiting, retry_failed)
     with plan_progress(waiting) as listener:
         execution = Execution({d.name: d for d in prepared}, store, chosen_device, jobs, listener, threads)

@@ -46,7 +46,8 @@ def command(
     from bench.cli.run import prepared_datasets
     from bench.errors import UsageError
     from bench.experiments.execute import choose_device, thread_limit
-    from bench.experiments.plan import protocol_of
+    from bench.experiments.memory import check_memory
+    from bench.experiments.plan import configure, protocol_of
     from bench.experiments.seeds import parse_seeds
     from bench.experiments.store import RunStore
     from bench.experiments.tuning import Budget, Tuning, merged_presets
@@ -62,6 +63,7 @@ def command(
     space = workspace(data_dir, results_dir)
     RunStore(space.results).check_writable()
     (prepared,) = prepared_datasets(dataset, space)
+    check_memory(prepared, configure([spec.name for spec in specs], [], prepared.name, use_presets=False))
     tuning = Tuning(prepared, space.results, protocol, chosen_device, note)
     path = presets_file or space.results / prepared.name / "presets.toml"
     winners: list[Winner] = []
