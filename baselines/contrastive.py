@@ -19,5 +19,6 @@ def info_nce(anchors: Tensor, others: Tensor, temperature: float) -> Tensor:
         others: [B, D], row b the partner of anchor b.
         temperature: t, above 0.
     """
-    similar = normalize(anchors, dim=1) @ normalize(others, dim=1).T
-    return cross_entropy(similar / temperature, torch.arange(len(anchors), device=anchors.device))
+    # Divided before the product: B x D numbers instead of B x B.
+    logits = (normalize(anchors, dim=1) / temperature) @ normalize(others, dim=1).T
+    return cross_entropy(logits, torch.arange(len(anchors), device=anchors.device))

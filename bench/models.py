@@ -43,6 +43,10 @@ class ModelSpec:
     aliases: tuple[str, ...] = ()
 
 
+def _multimedia(name: str, reference: str, citation: str, aliases: tuple[str, ...] = ()) -> ModelSpec:
+    return ModelSpec(name, reference, "multimedia", citation, "interactions + features", aliases)
+
+
 REGISTRY: dict[str, ModelSpec] = {
     spec.name: spec
     for spec in (
@@ -63,7 +67,35 @@ REGISTRY: dict[str, ModelSpec] = {
             aliases=("bpr", "bprmf", "mfbpr"),
         ),
         ModelSpec("lightgcn", "baselines.lightgcn:LightGCN", "general", "He et al., SIGIR 2020"),
+        ModelSpec("simgcl", "baselines.simgcl:SimGCL", "general", "Yu et al., SIGIR 2022"),
         ModelSpec("diffrec", "baselines.diffrec:DiffRec", "diffusion", "Wang et al., SIGIR 2023"),
+        ModelSpec(
+            "diffrec-1step",
+            "baselines.diffrec_1step:DiffRecOneStep",
+            "diffusion",
+            "Wang et al., SIGIR 2023, one reverse step",
+            aliases=("diffrec-one-step",),
+        ),
+        ModelSpec(
+            "l-diffrec",
+            "baselines.l_diffrec:LDiffRec",
+            "diffusion",
+            "Wang et al., SIGIR 2023",
+            aliases=("ldiffrec",),
+        ),
+        ModelSpec("codigem", "baselines.codigem:CODIGEM", "diffusion", "Walker et al., KSEM 2022"),
+        _multimedia(
+            "itemknn-cbf",
+            "baselines.itemknn_cbf:ItemKNNCBF",
+            "Ferrari Dacrema et al., RecSys 2019",
+            aliases=("cbf", "item-knn-cbf"),
+        ),
+        _multimedia("vbpr", "baselines.vbpr:VBPR", "He & McAuley, AAAI 2016"),
+        _multimedia("lattice", "baselines.lattice:LATTICE", "Zhang et al., ACM MM 2021"),
+        _multimedia("slmrec", "baselines.slmrec:SLMRec", "Tao et al., TMM 2022"),
+        _multimedia("bm3", "baselines.bm3:BM3", "Zhou et al., WWW 2023"),
+        _multimedia("freedom", "baselines.freedom:FREEDOM", "Zhou & Shen, ACM MM 2023"),
+        _multimedia("mgcn", "baselines.mgcn:MGCN", "Yu et al., ACM MM 2023"),
         ModelSpec(
             "ld4mrec",
             "ld4mrec.model:LD4MRec",

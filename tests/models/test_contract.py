@@ -16,6 +16,17 @@ TRAINED = [name for name in REGISTRY if load_class(REGISTRY[name]).batching != "
 QUICK = {
     "mf-bpr": {"learning_rate": 0.01, "batch_size": 512},
     "lightgcn": {"learning_rate": 0.01, "n_layers": 2},
+    "simgcl": {"learning_rate": 0.01, "batch_size": 1024},
+    "codigem": {"learning_rate": 0.01, "batch_size": 64, "hidden_dim": 64},
+    "l-diffrec": {"learning_rate": 0.003, "denoiser_learning_rate": 0.003, "batch_size": 64},
+    "diffrec-1step": {"learning_rate": 0.001, "hidden_dims": (64,), "batch_size": 64},
+    "itemknn-cbf": {"n_neighbors": 20},
+    "vbpr": {"learning_rate": 0.01, "batch_size": 512, "reg_weight": 0.1},
+    "bm3": {"learning_rate": 0.01, "batch_size": 512},
+    "slmrec": {"batch_size": 1024, "embedding_dim": 32},
+    "freedom": {"learning_rate": 0.01, "batch_size": 512},
+    "lattice": {"learning_rate": 0.01, "batch_size": 512},
+    "mgcn": {"learning_rate": 0.01, "batch_size": 512},
     "diffrec": {"learning_rate": 0.001, "hidden_dims": (64,), "batch_size": 64},
     "ld4mrec": {"learning_rate": 0.001, "hidden_dim": 64, "svd_rank": 16, "batch_size": 64},
 }
