@@ -91,10 +91,13 @@ REGISTRY: dict[str, ModelSpec] = {
             aliases=("cbf", "item-knn-cbf"),
         ),
         _multimedia("vbpr", "baselines.vbpr:VBPR", "He & McAuley, AAAI 2016"),
+        _multimedia("mmgcn", "baselines.mmgcn:MMGCN", "Wei et al., ACM MM 2019"),
+        _multimedia("dualgnn", "baselines.dualgnn:DualGNN", "Wang et al., IEEE TMM 2021", aliases=("dual-gnn",)),
         _multimedia("lattice", "baselines.lattice:LATTICE", "Zhang et al., ACM MM 2021"),
         _multimedia("slmrec", "baselines.slmrec:SLMRec", "Tao et al., TMM 2022"),
         _multimedia("bm3", "baselines.bm3:BM3", "Zhou et al., WWW 2023"),
         _multimedia("freedom", "baselines.freedom:FREEDOM", "Zhou & Shen, ACM MM 2023"),
+        _multimedia("mmssl", "baselines.mmssl:MMSSL", "Wei et al., WWW 2023"),
         _multimedia("mgcn", "baselines.mgcn:MGCN", "Yu et al., ACM MM 2023"),
         ModelSpec(
             "ld4mrec",

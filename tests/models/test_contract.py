@@ -24,6 +24,9 @@ QUICK = {
     "vbpr": {"learning_rate": 0.01, "batch_size": 512, "reg_weight": 0.1},
     "bm3": {"learning_rate": 0.01, "batch_size": 512},
     "slmrec": {"batch_size": 1024, "embedding_dim": 32},
+    "mmgcn": {"learning_rate": 0.01, "batch_size": 1024, "compressed": ("text", "visual"), "compressed_dim": 32},
+    "dualgnn": {"learning_rate": 0.01, "batch_size": 512},
+    "mmssl": {"learning_rate": 0.02, "batch_size": 1024, "embedding_dim": 32, "critic_dims": (32, 16)},
     "freedom": {"learning_rate": 0.01, "batch_size": 512},
     "lattice": {"learning_rate": 0.01, "batch_size": 512},
     "mgcn": {"learning_rate": 0.01, "batch_size": 512},
@@ -144,6 +147,19 @@ def test_any_non_empty_set_of_modalities_works(name, toy, modalities):
     features = {modality: torch.from_numpy(np.array(toy.features[modality])) for modality in modalities}
     model = load_class(REGISTRY[name])(toy.matrix("train"), features, **QUICK.get(name, {}))
     assert torch.isfinite(scores(model, torch.arange(3))).all()
+
+
+@pytest.mark.parametrize("name", [n for n, spec in REGISTRY.items() if "features" in spec.inputs])
+def test_features_of_other_items_hurt(name, toy):
+    reached = []
+    for order in (np.arange(toy.n_items), np.random.default_rng(1).permutation(toy.n_items)):
+        features = {modality: torch.from_numpy(np.array(matrix)[order]) for modality, matrix in toy.features.items()}
+        with borrowed(1, "init", CPU):
+            model = load_class(REGISTRY[name])(toy.matrix("train"), features, **QUICK.get(name, {}))
+        train, protocol = toy.matrix("train"), TrainingProtocol(max_epochs=30)
+        fit(model, train, lambda model=model: recall(model, toy, "valid"), protocol, seed=1, device=CPU)
+        reached.append(recall(model, toy, "test"))
+    assert reached[1] < 0.99 * reached[0]
 
 
 def test_a_class_that_breaks_the_contract_is_told_everything_at_once():
