@@ -24,6 +24,8 @@ Report = Callable[[str], None]
 # Beyond this many, ids are no longer told apart while they stream by; the sets would outgrow the data that stay.
 MOST_IDS_COUNTED = 3_000_000
 REPORT_EVERY_S = 15.0
+# Every batch brings a dictionary of its own ids; so many rows are brought together to share one.
+ROWS_MERGED = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ def collect(
     later = {step.compares for step in steps[len(first) :] if isinstance(step, PositiveStep)}
     tallies = [_Tally("read", "raw"), *(_Tally(step.kind, step.words) for step in first)]
     kept: dict[str, list[Any]] = {}
-    last = time.monotonic()
+    n_pending, last = 0, time.monotonic()
     for batch in batches:
         tallies[0].add(batch)
         for step, tally in zip(first, tallies[1:], strict=True):
@@ -127,6 +129,11 @@ def collect(
             tally.add(batch)
         for name, values in _columns(batch, table, later).items():
             kept.setdefault(name, []).append(values)
+        n_pending += len(batch)
+        if n_pending > ROWS_MERGED:
+            n_pending = 0
+            for parts in kept.values():
+                _merge_ids(parts)
         if time.monotonic() - last > REPORT_EVERY_S:
             last = time.monotonic()
             report(f"  {tallies[0].rows:,} rows read, {tallies[-1].rows:,} stay")
@@ -197,6 +204,17 @@ def _frame(kept: dict[str, list[Any]]) -> pd.DataFrame:
         parts = kept.pop(name)
         columns[name] = _categorical(parts) if isinstance(parts[0], pa.DictionaryArray) else np.concatenate(parts)
     return pd.DataFrame(columns)
+
+
+def _merge_ids(parts: list[Any]) -> None:
+    """Join the small parts of an id column at the end of the list into one part."""
+    if not isinstance(parts[0], pa.DictionaryArray):
+        return
+    small = len(parts)
+    while small and len(parts[small - 1]) <= ROWS_MERGED:
+        small -= 1
+    if len(parts) - small > 1:
+        parts[small:] = [pa.chunked_array(parts[small:]).unify_dictionaries().combine_chunks()]
 
 
 def _categorical(parts: list[pa.DictionaryArray]) -> pd.Categorical:

@@ -34,7 +34,7 @@ def assign_split(
     method: Literal["random", "chronological", "given"],
     split_seed: int,
     labels: Mapping[str, str] | None,
-) -> NDArray[np.str_]:
+) -> pd.Categorical:
     """Return "train", "valid" or "test" for every row of `frame`, [n_rows].
 
     The result belongs to the interactions, not to their order: permuted rows get the same labels, permuted.
@@ -64,19 +64,19 @@ def assign_split(
         by_id = np.lexsort((items, users))
         draws = np.random.default_rng(split_seed).random(len(frame))
         order = by_id[np.lexsort((draws, users[by_id]))]
-    codes = np.empty(len(frame), dtype=np.int64)
+    codes = np.empty(len(frame), dtype=np.int8)
     codes[order] = _codes_in_order(users[order])
-    return np.array(SPLITS)[codes]
+    return pd.Categorical.from_codes(codes, categories=list(SPLITS))
 
 
-def _codes_in_order(users: NDArray[np.int64]) -> NDArray[np.int64]:
+def _codes_in_order(users: NDArray[np.int64]) -> NDArray[np.int8]:
     """Return indices into SPLITS for rows sorted by user and, within a user, from first to last."""
     n = np.bincount(users)
     held_out = np.where(n < 10, 2, n // 5)
     first_valid = n - held_out
     first_test = first_valid + held_out // 2
     position = np.arange(len(users)) - (np.cumsum(n) - n)[users]
-    codes = np.zeros(len(users), dtype=np.int64)
+    codes = np.zeros(len(users), dtype=np.int8)
     codes += position >= first_valid[users]
     codes += position >= first_test[users]
     return codes
@@ -112,7 +112,7 @@ def _timestamps(frame: pd.DataFrame) -> NDArray[np.int64]:
     return np.asarray(frame["timestamp"], dtype=np.int64)
 
 
-def _given(frame: pd.DataFrame, labels: Mapping[str, str]) -> NDArray[np.str_]:
+def _given(frame: pd.DataFrame, labels: Mapping[str, str]) -> pd.Categorical:
     if "split" not in frame.columns:
         raise DataError(
             f"The split method 'given' needs a column 'split', but the interactions have only: "
@@ -143,4 +143,4 @@ def _given(frame: pd.DataFrame, labels: Mapping[str, str]) -> NDArray[np.str_]:
             f"{', '.join(map(repr, sorted(raw.unique())))}. Every part needs some; check the labels in the "
             f"recipe, or use the random method."
         )
-    return parts
+    return pd.Categorical(parts, categories=list(SPLITS))

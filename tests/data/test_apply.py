@@ -115,6 +115,48 @@ def test_items_without_text_go_where_the_recipe_says(desk):
     assert [(each["items"], each["interactions"]) for each in counts] == [(3, 6), (1, 2), (1, 2)]
 
 
+@pytest.mark.parametrize("merged", [1, 5, 1000])
+def test_batches_are_joined_whatever_their_size(merged, desk, monkeypatch):
+    from bench.data import collect as module
+    from bench.data.raw.rawfiles import RawFiles
+    from bench.data.reading import stream
+    from bench.data.reading.read import interaction_batches
+    from bench.data.recipes.tables import InteractionsTable
+
+    rng = np.random.default_rng(0)
+    rows = [(f"u{rng.integers(40)}", f"i{rng.integers(30)}", int(t)) for t in rng.integers(0, 10**6, 300)]
+    desk.write("user,item,time\n" + "".join(f"{user},{item},{time}\n" for user, item, time in rows))
+    monkeypatch.setattr(stream, "BLOCK_BYTES", 200)
+    monkeypatch.setattr(module, "ROWS_MERGED", merged)
+    table = InteractionsTable(file=("pairs.csv",), timestamp="time")
+    batches = list(interaction_batches(RawFiles(desk.raw), table))
+    assert len(batches) > 5
+    frame, (counts,) = module.collect(batches, table, [], lambda line: None)
+    assert list(frame.astype({"user": str, "item": str}).itertuples(index=False, name=None)) == rows
+    for column, place in (("user", 0), ("item", 1)):
+        assert frame[column].cat.categories.tolist() == sorted({row[place] for row in rows})
+    assert (counts.users, counts.items, counts.interactions) == (
+        len({row[0] for row in rows}),
+        len({row[1] for row in rows}),
+        300,
+    )
+
+
+def test_beyond_a_limit_ids_are_no_longer_told_apart(desk, monkeypatch):
+    from bench.data import collect as module
+
+    monkeypatch.setattr(module, "MOST_IDS_COUNTED", 2)
+    counts = steps(desk, FIRST)
+    assert counts[0] == {
+        "step": "read",
+        "words": "raw",
+        "users": 2,
+        "items": None,
+        "items_more_than": 2,
+        "interactions": 6,
+    }
+
+
 @given(
     pairs=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4), st.integers(0, 3)), min_size=1, max_size=40),
     keep=st.sampled_from(["first", "last"]),
