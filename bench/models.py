@@ -98,6 +98,8 @@ REGISTRY: dict[str, ModelSpec] = {
         _multimedia("bm3", "baselines.bm3:BM3", "Zhou et al., WWW 2023"),
         _multimedia("freedom", "baselines.freedom:FREEDOM", "Zhou & Shen, ACM MM 2023"),
         _multimedia("mmssl", "baselines.mmssl:MMSSL", "Wei et al., WWW 2023"),
+        _multimedia("diffmm", "baselines.diffmm:DiffMM", "Jiang et al., ACM MM 2024"),
+        _multimedia("mcdrec-freedom", "baselines.mcdrec:MCDRecFREEDOM", "Ma et al., WWW 2024 Companion"),
         _multimedia("mgcn", "baselines.mgcn:MGCN", "Yu et al., ACM MM 2023"),
         ModelSpec(
             "ld4mrec",
