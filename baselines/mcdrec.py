@@ -36,6 +36,7 @@ data. `denoised="batch"` is for such machines: only the batch's items are denois
 their last Q^, at most an epoch old, and L_dm is a mean over the batch's items.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
@@ -52,7 +53,7 @@ from baselines.item_features import ItemFeatures
 from baselines.losses import Pairs, Regularizer, bpr_loss
 
 
-class MCDRec:
+class MCDRec(ABC):
     """What both models share: the item diffusion beside the base, and the edges it chooses."""
 
     embedding: nn.Parameter
@@ -63,9 +64,9 @@ class MCDRec:
     similarity_weight: float
     edge_order: EdgeOrder
 
+    @abstractmethod
     def conditions(self) -> list[Tensor]:
         """Return x_m of all items, [n_items, D] each."""
-        raise NotImplementedError
 
     @torch.no_grad()
     def begin_epoch(self, epoch: int) -> None:

@@ -1,19 +1,16 @@
-"""How far encoding has come: a bar on a terminal, a line now and then in a log."""
+"""How far encoding has come."""
 
-import sys
-import time
 from collections.abc import Callable
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
+
+from bench.data.progress import StepProgress
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
-LINE_EVERY_S = 30.0
+    from rich.progress import ProgressColumn
 
 
-class EncodingProgress:
-    """Show how many things are done, at which rate, and the time left; used in `with`.
+class EncodingProgress(StepProgress):
+    """Show how many things are encoded, at which rate, and the time left; used in `with`.
 
     Args:
         things: what is encoded, in the plural.
@@ -22,44 +19,14 @@ class EncodingProgress:
     """
 
     def __init__(self, things: str, total: int, report: Callable[[str], None]) -> None:
-        self._things, self._total, self._report = things, total, report
-        self._done = 0
-        self._began_s = self._shown_s = time.monotonic()
-        self._bar = _bar(f"encoding {things}", total) if sys.stderr.isatty() else None
+        super().__init__(f"encoding {things}", total, report)
 
-    def __enter__(self) -> Self:
-        if self._bar is not None:
-            self._bar.start()
-        return self
+    def columns(self) -> "tuple[ProgressColumn, ...]":
+        """Return count and time left."""
+        from rich.progress import MofNCompleteColumn, TimeRemainingColumn
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        return MofNCompleteColumn(), TimeRemainingColumn()
 
-    def advance(self, count: int) -> None:
-        """Count things that are done."""
-        self._done += count
-        if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=self._done)
-            return
-        now_s = time.monotonic()
-        if now_s - self._shown_s >= LINE_EVERY_S:
-            self._shown_s = now_s
-            rate = self._done / (now_s - self._began_s)
-            left_s = (self._total - self._done) / rate
-            left = f"{left_s:.0f} s" if left_s < 90 else f"{left_s / 60:.0f} min"
-            self._report(
-                f"encoding {self._things}: {self._done:,} of {self._total:,}, {rate:,.1f} per second, {left} left"
-            )
-
-
-def _bar(name: str, total: int) -> "Progress":
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    bar = Progress(*columns, console=Console(stderr=True), transient=True)
-    bar.add_task(name, total=total)
-    return bar
+    def line(self, rate: float) -> str:
+        """Return count, rate and time left."""
+        return f"{self.name}: {self.done:,} of {self.total:,}, {rate:,.1f} per second, {self.left(rate)} left"

@@ -11,6 +11,7 @@ import torch
 import transformers
 from PIL import Image
 
+import bench.data.progress as progress_module
 from bench.data.features import encoding_progress, neural, vectors
 from bench.data.features.image_model import ImageEncoder, UnreadableError, open_picture
 from bench.data.features.neural import encode_pictures, encode_texts, require
@@ -558,8 +559,8 @@ def test_importing_and_checking_loads_none_of_the_libraries():
 
 def test_progress_is_told_now_and_then(monkeypatch):
     now, lines = [100.0], []
-    monkeypatch.setattr(encoding_progress.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(encoding_progress.sys.stderr, "isatty", lambda: False, raising=False)
+    monkeypatch.setattr(progress_module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress_module.sys.stderr, "isatty", lambda: False, raising=False)
     with encoding_progress.EncodingProgress("texts", 10_000, lines.append) as progress:
         for _ in range(4):
             now[0] += 20
@@ -571,7 +572,7 @@ def test_progress_is_told_now_and_then(monkeypatch):
 
 
 def test_a_terminal_gets_a_bar_instead(monkeypatch):
-    monkeypatch.setattr(encoding_progress.sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(progress_module.sys.stderr, "isatty", lambda: True, raising=False)
     with encoding_progress.EncodingProgress("texts", 10, pytest.fail) as progress:
         progress.advance(4)
         assert progress._bar.tasks[0].completed == 4

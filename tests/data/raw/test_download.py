@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from webserver import serving
 
+import bench.data.progress as progress_module
 from bench.data.raw import checksums, http_session, transfer, transfer_progress
 from bench.data.raw.checksums import digest, is_web_page
 from bench.data.raw.download import download
@@ -563,7 +564,7 @@ def test_a_terminal_sees_a_bar(web, fetch, raw, monkeypatch):
 
 def test_a_log_gets_a_line_now_and_then(monkeypatch):
     clock = iter([0.0, 100.0, 110.0, 131.0, 140.0, 161.0])
-    monkeypatch.setattr(transfer_progress, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(progress_module, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     lines: list[str] = []
     with transfer_progress.TransferProgress("set.zip", lines.append) as progress:
         progress.begin(3_000_000, 100_000_000)
