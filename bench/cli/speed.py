@@ -2,12 +2,15 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
-from bench.cli.console import AsJson, note, out, print_json
+from bench.cli.console import AsJson, DataDir, Device, note, out, print_json, split_names, workspace
+
+if TYPE_CHECKING:
+    from bench.speed.training import ModelCost
 
 app = typer.Typer(help="Measure what the program itself costs on this machine.", no_args_is_help=True)
 
@@ -47,3 +50,61 @@ def prepare(
             f"{each.left:,}",
         )
     out.print(table)
+
+
+@app.command(epilog="Examples: bench speed models --dataset tiktok, bench speed models --dataset toy --models ease,bm3")
+def models(
+    dataset: Annotated[str, typer.Option(help="The dataset to train on.")],
+    models: Annotated[str, typer.Option(help="Models, comma-separated; module:Class for your own; all.")] = "all",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="MODEL.NAME=VALUE", help="Set a hyper-parameter; repeatable."),
+    ] = None,
+    presets: Annotated[bool, typer.Option(help="Use the hyper-parameters tuned for the dataset.")] = True,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs of each model; the first is a warm-up.")] = 4,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    device: Device = "auto",
+    data_dir: DataDir = Path("datasets"),
+    as_json: AsJson = False,
+) -> None:
+    """Train and serve each model for a few epochs; print seconds an epoch, inference and peak memory."""
+    from bench.cli.run import prepared_datasets
+    from bench.errors import UsageError
+    from bench.experiments.execute import choose_device
+    from bench.models import REGISTRY
+    from bench.speed.training import measure_models
+
+    names = list(REGISTRY) if models.strip() == "all" else split_names(models)
+    if len(split_names(dataset)) != 1:
+        raise UsageError(f"--dataset {dataset}: expected one dataset.")
+    chosen = choose_device(device)
+    (prepared,) = prepared_datasets(dataset, workspace(data_dir))
+    costs = measure_models(
+        prepared,
+        names,
+        settings or [],
+        epochs=epochs,
+        threads=threads,
+        device=chosen,
+        use_presets=presets,
+        report=note,
+    )
+    if as_json:
+        print_json([asdict(cost) for cost in costs])
+    else:
+        out.print(_cost_table(costs, prepared.name, chosen.type == "cuda"))
+    if any(cost.error for cost in costs):
+        raise typer.Exit(1)
+
+
+def _cost_table(costs: "list[ModelCost]", dataset: str, on_device: bool) -> Table:
+    table = Table(title=f"Cost of models on {dataset}", title_justify="left")
+    columns = ["model", "s/epoch", "fit, s", "inference, s", "peak MiB", *(["device MiB"] if on_device else [])]
+    for column in columns:
+        table.add_column(column, justify="left" if column == "model" else "right")
+    for cost in costs:
+        numbers = [cost.epoch_s, cost.fit_s, cost.inference_s]
+        memory = [cost.peak_mib, *([cost.peak_device_mib] if on_device else [])]
+        cells = ["" if n is None else f"{n:.3f}" for n in numbers] + ["" if n is None else f"{n:,.0f}" for n in memory]
+        table.add_row(cost.model, *(["FAILED"] if cost.error else cells))
+    return table
