@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from bench.cli.console import AsJson, DataDir, Device, note, out, print_json, split_names, workspace
@@ -106,5 +107,5 @@ def _cost_table(costs: "list[ModelCost]", dataset: str, on_device: bool) -> Tabl
         numbers = [cost.epoch_s, cost.fit_s, cost.inference_s]
         memory = [cost.peak_mib, *([cost.peak_device_mib] if on_device else [])]
         cells = ["" if n is None else f"{n:.3f}" for n in numbers] + ["" if n is None else f"{n:,.0f}" for n in memory]
-        table.add_row(cost.model, *(["FAILED"] if cost.error else cells))
+        table.add_row(escape(cost.model), *(["FAILED"] if cost.error else cells))
     return table
