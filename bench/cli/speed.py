@@ -9,11 +9,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench.cli.console import AsJson, DataDir, Device, note, out, print_json, split_names, workspace
+from bench.cli.speed_scale import scale
 
 if TYPE_CHECKING:
     from bench.speed.training import ModelCost
 
 app = typer.Typer(help="Measure what the program itself costs on this machine.", no_args_is_help=True)
+app.command(epilog="Examples: bench speed scale, bench speed scale --models bm3,mgcn --batches 100000")(scale)
 
 
 @app.command(epilog="Examples: bench speed prepare, bench speed prepare --format tmall --rows 10000000,40000000")

@@ -12,9 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 from bench.errors import BenchError
+from bench.speed.peak import peak_mib
 
 Report = Callable[[str], None]
 # Rows by default: all of H&M's; a hundredth of REC-TMALL's, whose memory does not depend on them.
@@ -118,19 +117,9 @@ def _prepare_up_to_the_split(recipe_path: Path) -> dict[str, float]:
     report("split assigned")
     return {
         "seconds": time.monotonic() - started,
-        "peak_mib": _peak_mib(),
+        "peak_mib": peak_mib(),
         "interactions": len(frame),
     }
-
-
-def _peak_mib() -> float:
-    """Return the most memory this process ever held, in MiB."""
-    if sys.platform == "win32":
-        return float(psutil.Process().memory_info().peak_wset / 2**20)
-    import resource
-
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
 if __name__ == "__main__":
