@@ -102,12 +102,15 @@ def models(
 
 def _cost_table(costs: "list[ModelCost]", dataset: str, on_device: bool) -> Table:
     table = Table(title=f"Cost of models on {dataset}", title_justify="left")
-    columns = ["model", "s/epoch", "fit, s", "inference, s", "peak MiB", *(["device MiB"] if on_device else [])]
+    columns = ["model", "parameters", "s/epoch", "fit, s", "inference, s", "peak MiB"]
+    columns += ["device MiB"] if on_device else []
     for column in columns:
         table.add_column(column, justify="left" if column == "model" else "right")
     for cost in costs:
         numbers = [cost.epoch_s, cost.fit_s, cost.inference_s]
         memory = [cost.peak_mib, *([cost.peak_device_mib] if on_device else [])]
-        cells = ["" if n is None else f"{n:.3f}" for n in numbers] + ["" if n is None else f"{n:,.0f}" for n in memory]
+        counted = "" if cost.n_parameters is None else f"{cost.n_parameters:,}"
+        cells = [counted, *("" if n is None else f"{n:.3f}" for n in numbers)]
+        cells += ["" if n is None else f"{n:,.0f}" for n in memory]
         table.add_row(escape(cost.model), *(["FAILED"] if cost.error else cells))
     return table

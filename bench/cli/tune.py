@@ -55,6 +55,10 @@ def command(
 
     names = list(REGISTRY) if models.strip() == "all" else split_names(models)
     specs = [find_model(name) for name in dict.fromkeys(names)]
+    if "," not in seeds:
+        raise UsageError(
+            f"--seeds {seeds}: a search takes a list of seeds that no report uses, such as 11,12,13 (or 11, for one)."
+        )
     budget = Budget(settings, finalists, tuple(parse_seeds(seeds)))
     if len(split_names(dataset)) != 1:
         raise UsageError(f"--dataset {dataset}: expected one dataset; presets belong to one.")

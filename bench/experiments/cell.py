@@ -21,7 +21,7 @@ from bench.evaluation import (
     per_user_metrics,
 )
 from bench.experiments.assembly import Splits, build_model, evaluators, protocols, scoring
-from bench.experiments.cost import closed_form_seconds, epoch_cost, inference_cost, time_inference
+from bench.experiments.cost import closed_form_seconds, epoch_cost, inference_cost, n_trainable, time_inference
 from bench.experiments.plan import Cell
 from bench.experiments.provenance import environment, git_state
 from bench.experiments.store import FAILED, FINISHED, RunRecord, RunStore
@@ -182,7 +182,7 @@ def _train_and_test(
             "best_epoch": result.best_epoch,
             "best_value": result.best_value,
             "stopped": result.stopped,
-            "n_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+            "n_parameters": n_trainable(model),
             "wall_s": wall,
         },
         "cost": cost if timed else None,

@@ -64,6 +64,11 @@ def inference_cost(seconds: list[float], evaluator: RankingEvaluator) -> dict[st
     return {"inference_s": median, "inference_users": len(evaluator.users)}
 
 
+def n_trainable(model: nn.Module) -> int:
+    """Return how many numbers training can change."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
 def time_cell(cell: Cell, dataset: PreparedDataset, device: torch.device, *, max_epochs: int = 6) -> dict[str, Any]:
     """Measure a cell's cost alone, after cells that ran side by side: a few epochs, inference, peak memory.
 
@@ -89,4 +94,5 @@ def time_cell(cell: Cell, dataset: PreparedDataset, device: torch.device, *, max
         "peak_host_bytes": memory.peak_host_bytes,
         "peak_device_bytes": memory.peak_device_bytes,
         "memory_method": memory.method,
+        "n_parameters": n_trainable(model),
     }

@@ -23,7 +23,8 @@ def source_hash(spec: ModelSpec) -> str:
     """Return the SHA-256 of the source files a model is made of.
 
     These are its module and, transitively, what that imports from its own top-level package or from the packages of
-    models; libraries and the harness are not part of it.
+    models; libraries and the harness are not part of it. A model of RecBole adds the file that defines it and RecBole's
+    version.
     """
     module = spec.reference.partition(":")[0]
     followed = {*MODEL_PACKAGES, module.partition(".")[0]}
@@ -44,7 +45,16 @@ def source_hash(spec: ModelSpec) -> str:
         text = Path(found.origin).read_bytes()
         digest.update(name.encode() + b"\0" + text + b"\0")
         waiting += sorted(_imports(text, found.parent or ""))
+    if spec.family == "recbole":
+        digest.update(_recbole_source(spec))
     return digest.hexdigest()
+
+
+def _recbole_source(spec: ModelSpec) -> bytes:
+    from baselines.recbole.catalogue import ENTRIES
+    from baselines.recbole.installation import VERSION, model_file, package_folder
+
+    return VERSION.encode() + b"\0" + model_file(ENTRIES[spec.name.partition(":")[2]], package_folder()).read_bytes()
 
 
 def _imports(source: bytes, package: str) -> Iterator[str]:

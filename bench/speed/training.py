@@ -25,6 +25,7 @@ class ModelCost:
         inference_s: median seconds to rank the top items of all test users.
         peak_mib: growth of the process's memory at its peak, on the host.
         peak_device_mib: most memory on a CUDA device; None on the CPU.
+        n_parameters: trainable numbers.
         error: why there are no numbers.
     """
 
@@ -34,6 +35,7 @@ class ModelCost:
     inference_s: float | None = None
     peak_mib: float | None = None
     peak_device_mib: float | None = None
+    n_parameters: int | None = None
     error: str | None = None
 
 
@@ -96,6 +98,7 @@ def _measure(
         cost["inference_s"],
         cost["peak_host_bytes"] / MIB,
         None if device_bytes is None else device_bytes / MIB,
+        cost["n_parameters"],
     )
 
 

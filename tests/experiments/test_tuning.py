@@ -161,6 +161,13 @@ def test_the_command_writes_presets_that_run_takes_up(in_empty_folder, capsys):
     assert "mf-bpr" in kept
 
 
+def test_a_number_of_seeds_is_refused_for_the_reports_use_them(in_empty_folder, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["tune", "--dataset", "toy", "--models", "ease", "--seeds", "11"])
+    assert ended.value.code == 2
+    assert "a search takes a list of seeds that no report uses, such as 11,12,13" in capsys.readouterr().err
+
+
 def test_presets_that_are_no_toml_are_named(tmp_path):
     (tmp_path / "toy").mkdir()
     (tmp_path / "toy" / "presets.toml").write_text("[")

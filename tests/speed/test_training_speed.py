@@ -14,7 +14,7 @@ def speed(*arguments, code=0):
     assert (ended.value.code or 0) == code
 
 
-def test_each_model_is_measured(capsys):
+def test_each_model_is_measured(toy, capsys):
     speed("--models", "ease,mf-bpr", "--epochs", "3", "--set", "mf-bpr.embedding_dim=8", "--json")
     ease, mf = json.loads(capsys.readouterr().out)
     assert (ease["model"], ease["epoch_s"]) == ("ease", None)
@@ -22,6 +22,7 @@ def test_each_model_is_measured(capsys):
     assert (mf["model"], mf["fit_s"]) == ("mf-bpr[embedding_dim=8]", None)
     assert min(mf["epoch_s"], mf["inference_s"]) > 0
     assert mf["peak_mib"] >= 0
+    assert (ease["n_parameters"], mf["n_parameters"]) == (0, 8 * (toy.n_users + toy.n_items))
     speed("--models", "mf-bpr", "--set", "mf-bpr.embedding_dim=8", "--epochs", "1")
     assert "mf-bpr[embedding_dim=8]" in capsys.readouterr().out
 
