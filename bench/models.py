@@ -1,7 +1,7 @@
 """The registry: which models there are, where their classes lie, and which hyper-parameters they take.
 
 Listing is free of torch; a class is imported only when its hyper-parameters are needed. A model that is not registered
-is named by import path, `module:Class`, and treated like the others.
+is named by import path, `module:Class`, and treated like the others; one of RecBole's is named `recbole:Class`.
 """
 
 import importlib
@@ -11,15 +11,18 @@ import tomllib
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from baselines.recbole.catalogue import ENTRIES as RECBOLE
 from bench.errors import UsageError, unknown_name
 from bench.workspace import builtin_presets
 
-Family = Literal["general", "multimedia", "diffusion", "target", "third-party"]
+RECBOLE_PREFIX = "recbole:"
+Family = Literal["general", "multimedia", "diffusion", "target", "third-party", "recbole"]
 
 
 @dataclass(frozen=True)
@@ -162,17 +165,14 @@ def _describe(schema: Mapping[str, Any]) -> str:
 
 
 def find_model(name: str) -> ModelSpec:
-    """Return the model of this name or alias, or of the import path `module:Class`.
+    """Return the model of this name or alias, of RecBole as `recbole:Class`, or of the import path `module:Class`.
 
     Raises:
         UsageError: no such model, or a path that is not one.
     """
     wanted = name.strip()
-    if wanted.lower().startswith("recbole:"):
-        raise UsageError(
-            f"'{wanted}': RecBole's own models cannot be run yet. Known: {', '.join(sorted(REGISTRY))}, "
-            "or module:Class for a model of your own."
-        )
+    if wanted.lower().startswith(RECBOLE_PREFIX):
+        return _recbole_model(wanted[len(RECBOLE_PREFIX) :])
     if ":" in wanted:
         return ModelSpec(wanted, wanted, "third-party", "given by the user", inputs="interactions + features")
     for spec in REGISTRY.values():
@@ -181,13 +181,28 @@ def find_model(name: str) -> ModelSpec:
     raise unknown_name("model", wanted, REGISTRY, "A model of your own is named by import path, module:Class.")
 
 
+def _recbole_model(name: str) -> ModelSpec:
+    """Return the general recommender of RecBole of this name, whatever its case."""
+    names = {known.lower(): known for known in RECBOLE}
+    if name.lower() not in names:
+        near = [names[match] for match in get_close_matches(name.lower(), names, cutoff=0.5)]
+        suggestion = f" Did you mean {' or '.join(near)}?" if near else ""
+        raise UsageError(
+            f"RecBole has no general recommender '{name}'.{suggestion} bench models --recbole lists all {len(names)}."
+        )
+    found = names[name.lower()]
+    citation = "RecBole 1.2.1, Zhao et al., CIKM 2021"
+    return ModelSpec(f"{RECBOLE_PREFIX}{found}", f"baselines.recbole:{found}", "recbole", citation)
+
+
 def load_class(spec: ModelSpec) -> type:
     """Import a model's class and check that it keeps the contract.
 
     A `module:Class` is looked for in the working folder too.
 
     Raises:
-        UsageError: the module or class cannot be found, or the class does not keep the contract.
+        UsageError: the module or class cannot be found, a package that the class needs is not installed, or the class
+            does not keep the contract.
     """
     from bench.training.protocol import check_recommender
 
@@ -202,7 +217,10 @@ def load_class(spec: ModelSpec) -> type:
             f"Model '{spec.name}': module {error.name!r} cannot be imported. Expected module:Class with the module in "
             f"the working folder ({here}) or installed."
         ) from error
-    cls = getattr(module, class_name, None)
+    try:
+        cls = getattr(module, class_name, None)
+    except ImportError as error:
+        raise UsageError(f"Model '{spec.name}': {error}") from error
     if cls is None:
         classes = [name for name, value in vars(module).items() if inspect.isclass(value)]
         raise unknown_name(f"class of module {module_name}", class_name, classes)
@@ -256,13 +274,19 @@ def parse_setting(text: str) -> tuple[str, str, Any]:
 def resolve_hyperparameters(spec: ModelSpec, preset: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Return every hyper-parameter of a model with its value: default, then preset, then the user's.
 
+    A class may name in its attribute `refused` what other programs set and it does not, each with the reason.
+
     Raises:
         UsageError: an unknown name or a value of the wrong type or range.
     """
-    known = hyperparameters_of(load_class(spec))
+    cls = load_class(spec)
+    known = hyperparameters_of(cls)
+    refused: Mapping[str, str] = getattr(cls, "refused", {})
     values = {name: parameter.default for name, parameter in known.items()}
     for source, given in (("preset", preset), ("--set", overrides)):
         for name, value in given.items():
+            if name not in known and name in refused:
+                raise UsageError(f"{source} {spec.name}.{name} cannot be set here: {refused[name]}.")
             if name not in known:
                 raise unknown_name(f"hyper-parameter of {spec.name} ({source})", name, known)
             values[name] = known[name].validate(value, f"{source} {spec.name}.{name}")

@@ -15,7 +15,7 @@ from bench.experiments.store import FINISHED, RunRecord
 
 MISSING = "missing"
 
-FAMILY_ORDER = ("general", "multimedia", "diffusion", "third-party", "target")
+FAMILY_ORDER = ("general", "multimedia", "diffusion", "recbole", "third-party", "target")
 OTHER_DATA = "another version of the dataset"
 OTHER_PROTOCOL = "another protocol"
 OTHER_CONFIGURATION = "other hyper-parameters or another version of the model's code"

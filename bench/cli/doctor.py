@@ -12,6 +12,7 @@ def command(as_json: AsJson = False) -> None:
     """Print what a run on this machine would record, and what is missing."""
     import torch
 
+    from baselines.recbole.installation import INSTALL
     from bench.experiments.execute import choose_device
     from bench.experiments.provenance import environment, git_state, package_version
 
@@ -19,7 +20,7 @@ def command(as_json: AsJson = False) -> None:
     found = environment(str(device), torch.get_num_threads())
     found["git"] = git_state()
     found["recbole"] = package_version("recbole") or (
-        "absent: ml-100k is then downloaded instead of read from its package copy"
+        f"absent: ml-100k is then downloaded, and RecBole's models cannot run. To install it: {INSTALL}"
     )
     if as_json:
         print_json(found)

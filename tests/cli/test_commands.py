@@ -208,7 +208,7 @@ def test_users_with_too_few_interactions_for_a_split_are_explained(capsys):
         (["--models", "lightgcn", "--set", "lightgcn.n_layers=x"], "expected an integer"),
         (["--models", "ease", "--seeds", "x"], "--seeds expects"),
         (["--models", "ease", "--evaluation", "mmrek"], "Did you mean mmrec"),
-        (["--models", "recbole:EASE"], "recbole:EASE"),
+        (["--models", "recbole:EASY"], "Did you mean EASE"),
         (["--models", "nomodule_here:Model"], "cannot be imported"),
         (["--models", "ease", "--device", "tpu"], "--device expects"),
     ],

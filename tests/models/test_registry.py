@@ -94,11 +94,44 @@ def test_names_aliases_and_paths_are_found():
     assert find_model("LightGCN").name == "lightgcn"
     assert find_model("bpr").name == "mf-bpr"
     assert find_model("package.module:Class").family == "third-party"
+    recbole = find_model(" RecBole:lightgcn ")
+    assert (recbole.name, recbole.family) == ("recbole:LightGCN", "recbole")
+    assert recbole.inputs == "interactions"
 
 
 def test_an_unknown_model_gets_near_matches():
     with pytest.raises(UsageError, match="Unknown model 'lightgnc'. Did you mean lightgcn"):
         find_model("lightgnc")
+
+
+def test_an_unknown_model_of_recbole_gets_near_matches_whatever_the_case():
+    with pytest.raises(UsageError, match="no general recommender 'easy'. Did you mean EASE"):
+        find_model("recbole:easy")
+    with pytest.raises(UsageError, match="no general recommender 'qqqq'. bench models --recbole"):
+        find_model("recbole:qqqq")
+
+
+def test_what_a_class_refuses_to_set_is_told_with_its_reason(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = (
+        "import torch\n\n\nclass Model(torch.nn.Module):\n    batching = 'none'\n    refused = {'epochs': 'no need'}\n"
+    )
+    text += "    def __init__(self, interactions, features, *, width: int = 1): ...\n    def score(self, users): ...\n"
+    (tmp_path / "refusing_model.py").write_text(text)
+    spec = find_model("refusing_model:Model")
+    with pytest.raises(UsageError, match="--set refusing_model:Model.epochs cannot be set here: no need"):
+        resolve_hyperparameters(spec, {}, {"epochs": 3})
+    with pytest.raises(UsageError, match="Did you mean width"):
+        resolve_hyperparameters(spec, {}, {"widht": 3})
+
+
+def test_a_package_that_a_class_needs_is_asked_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "needing_model.py").write_text(
+        "def __getattr__(name):\n    raise ImportError('pip install something')\n"
+    )
+    with pytest.raises(UsageError, match="Model 'needing_model:Model': pip install something"):
+        load_class(find_model("needing_model:Model"))
 
 
 def test_no_alias_names_two_models():
