@@ -9,12 +9,17 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench.cli.console import AsJson, DataDir, Device, note, out, print_json, split_names, workspace
+from bench.cli.speed_peers import peers
 from bench.cli.speed_scale import scale
 
 if TYPE_CHECKING:
     from bench.speed.training import ModelCost
 
 app = typer.Typer(help="Measure what the program itself costs on this machine.", no_args_is_help=True)
+app.command(
+    epilog="Examples: bench speed peers --peer mmrec --checkout MMRec --dataset tiktok --models bm3,mgcn, "
+    "bench speed peers --peer recbole --dataset toy --models lightgcn"
+)(peers)
 app.command(epilog="Examples: bench speed scale, bench speed scale --models bm3,mgcn --batches 100000")(scale)
 
 
@@ -58,7 +63,7 @@ def prepare(
 @app.command(epilog="Examples: bench speed models --dataset tiktok, bench speed models --dataset toy --models ease,bm3")
 def models(
     dataset: Annotated[str, typer.Option(help="The dataset to train on.")],
-    models: Annotated[str, typer.Option(help="Models, comma-separated; module:Class for your own; all.")] = "all",
+    models: Annotated[str, typer.Option(help="Models, comma-separated; recbole:Class; module:Class for your own; all.")] = "all",
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="MODEL.NAME=VALUE", help="Set a hyper-parameter; repeatable."),
