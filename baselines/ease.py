@@ -118,6 +118,6 @@ def solve(gram: Tensor, reg_weight: float) -> Tensor:
     inverse = torch.cholesky_inverse(factor)
     del factor
     # The inverse comes back column by column; sums of rows, which scoring is made of, want them in one piece.
-    weights = inverse.div_(-inverse.diagonal()).to(torch.float32, memory_format=torch.contiguous_format)
+    weights = inverse.div_(-inverse.diagonal()).to(torch.float32).contiguous()
     weights.fill_diagonal_(0.0)
     return weights

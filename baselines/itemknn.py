@@ -82,19 +82,19 @@ def nearest_neighbors(interactions: csr_array, n_neighbors: int, shrink: float) 
         denominator = np.sqrt(np.outer(counts[start : start + size], counts)) + np.float32(shrink)
         np.divide(block, denominator, out=block, where=denominator > 0)
         block[np.arange(len(block)), np.arange(start, start + len(block))] = 0.0
-        kept.append(_largest_per_row(block, min(n_neighbors, n_items)))
-    indices = np.concatenate([columns for columns, _ in kept], axis=None)
-    values = np.concatenate([similarities for _, similarities in kept], axis=None)
-    starts = np.arange(n_items + 1) * min(n_neighbors, n_items)
-    neighbors_of_row = csr_array((values, indices, starts), shape=(n_items, n_items))
-    neighbors_of_row.eliminate_zeros()
-    return csr_array(neighbors_of_row.T)
+        rows, columns = _largest_per_row(block, min(n_neighbors, n_items))
+        kept.append((rows + start, columns, block[rows, columns]))
+    rows, columns, values = (np.concatenate(parts) for parts in zip(*kept, strict=True))
+    return csr_array((values, (columns, rows)), shape=(n_items, n_items))
 
 
 def _largest_per_row(block: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return (columns, values), each [rows, k], of the k largest entries; the lower column wins a tie."""
+    """Return (rows, columns) of the k largest entries above 0 of each row; the lower column wins a tie."""
     threshold = np.partition(block, -k, axis=1)[:, -k][:, None]
-    above, tied = block > threshold, block == threshold
-    keep = above | (tied & (tied.cumsum(axis=1) <= k - above.sum(axis=1, keepdims=True)))
-    columns = np.nonzero(keep)[1].reshape(-1, k)
-    return columns, np.take_along_axis(block, columns, axis=1)
+    keep = (block >= threshold) & (block > 0)
+    # Only rows with several entries at the threshold keep too many: counting those out over all rows takes longest.
+    crowded = np.flatnonzero(keep.sum(axis=1) > k)
+    level, tied = threshold[crowded], block[crowded]
+    above, tied = tied > level, tied == level
+    keep[crowded] = above | (tied & (tied.cumsum(axis=1, dtype=np.int32) <= k - above.sum(axis=1, keepdims=True)))
+    return np.nonzero(keep)

@@ -52,6 +52,7 @@ def test_indefinite_matrix_says_what_to_do():
         solve(-10.0 * torch.eye(3), 1.0)
 
 
-def test_weights_lie_row_by_row_as_scoring_reads_them():
-    weights = EASE(csr_array(np.eye(5, 7, dtype=np.float32)), {}).item_weights
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_weights_lie_row_by_row_as_scoring_reads_them(precision):
+    weights = EASE(csr_array(np.eye(5, 7, dtype=np.float32)), {}, precision=precision).item_weights
     assert weights.is_contiguous()
