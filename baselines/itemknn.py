@@ -97,4 +97,5 @@ def _largest_per_row(block: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]
     level, tied = threshold[crowded], block[crowded]
     above, tied = tied > level, tied == level
     keep[crowded] = above | (tied & (tied.cumsum(axis=1, dtype=np.int32) <= k - above.sum(axis=1, keepdims=True)))
-    return np.nonzero(keep)
+    rows, columns = np.nonzero(keep)
+    return rows, columns

@@ -32,7 +32,9 @@ DEFAULT_DATASET = "ml-100k"
 
 
 def command(
-    models: Annotated[str, typer.Option(help="Models, comma-separated; recbole:Class; module:Class for your own; all.")],
+    models: Annotated[
+        str, typer.Option(help="Models, comma-separated; recbole:Class; module:Class for your own; all.")
+    ],
     datasets: Annotated[
         str | None,
         typer.Option(help=f"Datasets, comma-separated. Default: those prepared here, or {DEFAULT_DATASET}."),

@@ -63,7 +63,9 @@ def prepare(
 @app.command(epilog="Examples: bench speed models --dataset tiktok, bench speed models --dataset toy --models ease,bm3")
 def models(
     dataset: Annotated[str, typer.Option(help="The dataset to train on.")],
-    models: Annotated[str, typer.Option(help="Models, comma-separated; recbole:Class; module:Class for your own; all.")] = "all",
+    models: Annotated[
+        str, typer.Option(help="Models, comma-separated; recbole:Class; module:Class for your own; all.")
+    ] = "all",
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="MODEL.NAME=VALUE", help="Set a hyper-parameter; repeatable."),

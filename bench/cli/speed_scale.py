@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 
 def scale(
-    models: Annotated[str, typer.Option(help="Models, comma-separated; recbole:Class; module:Class for your own; all.")] = "all",
+    models: Annotated[
+        str, typer.Option(help="Models, comma-separated; recbole:Class; module:Class for your own; all.")
+    ] = "all",
     users: Annotated[int, typer.Option(min=10, help="Users of the synthetic data.")] = 200_000,
     items: Annotated[int, typer.Option(min=10, help="Items.")] = 60_000,
     interactions: Annotated[int, typer.Option(min=30, help="Training interactions.")] = 2_000_000,

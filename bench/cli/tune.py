@@ -26,7 +26,9 @@ EXAMPLES = "Examples: bench tune --dataset ml-100k --models lightgcn,diffrec, be
 
 
 def command(
-    models: Annotated[str, typer.Option(help="Models, comma-separated; recbole:Class; module:Class for your own; all.")],
+    models: Annotated[
+        str, typer.Option(help="Models, comma-separated; recbole:Class; module:Class for your own; all.")
+    ],
     dataset: Annotated[str, typer.Option(help="The dataset to search on.")],
     settings: Annotated[int, typer.Option(min=1, help="Settings of each model tried with the first seed.")] = 16,
     finalists: Annotated[int, typer.Option(min=1, help="The best of them, trained with every seed.")] = 3,
