@@ -41,24 +41,29 @@ projection that is a matrix for images and a linear layer for the rest is left o
 
 Equal in value and cheaper: sum_m softmax(kappa)_m = 1 moves the sum over m inside A^, so the encoder takes 2 + L
 products for any number of modalities; a node met several times in a batch is contrasted once, with its count; the
-reverse steps run in the denoiser's hidden layer (see diffrec.py).
+reverse steps run in the denoiser's hidden layer (see diffrec.py); a contrast goes through blocks of nodes, and the
+denoisers' losses take inner products of weights instead of rows, so that the noisy rows of one batch are the only table
+as wide as the catalog (see log_normalizers.py and modality_denoiser.py).
 """
 
 from collections.abc import Mapping
-from itertools import combinations
+from itertools import combinations, product
 from typing import Annotated, Any, ClassVar, Literal, cast
 
 import torch
 from annotated_types import Ge, Gt, Interval
 from scipy.sparse import csr_array, eye_array
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, leaky_relu, normalize
 from torch.nn.functional import dropout as drop
+from torch.nn.functional import leaky_relu
 
 from baselines.graph import SparseMatrix, SymmetricGraph, bipartite_adjacency, normalize_symmetric, sum_over_items
+from baselines.log_normalizers import sum_of_log_normalizers
 from baselines.losses import Pairs, bpr_loss
 from baselines.modalities import FeatureTables, feature_matrices
 from baselines.modality_denoiser import ModalityDenoiser, diffmm_variances
+from baselines.seen_items import Seen
+from baselines.unit_rows import unit_rows
 from ld4mrec.rows import UserRows
 
 SLOPE = 0.2
@@ -73,11 +78,11 @@ def contrast(anchors: Tensor, others: Tensor, nodes: Tensor, temperature: float)
         nodes: int64 [B], rows of both.
         temperature: tau.
     """
-    nodes, counts = torch.unique(nodes, return_counts=True)
-    rows = normalize(anchors.index_select(0, nodes), dim=1) / temperature
-    losses = cross_entropy(rows @ normalize(others, dim=1).T, nodes, reduction="none")
-    mean: Tensor = (losses * counts).sum() / counts.sum()
-    return mean
+    distinct, counts = torch.unique(nodes, return_counts=True)
+    shares = counts / len(nodes)
+    rows, others = unit_rows(anchors.index_select(0, distinct)) / temperature, unit_rows(others)
+    own = (rows * others.index_select(0, distinct)).sum(dim=1)
+    return sum_of_log_normalizers(rows, others, shares) - torch.dot(shares, own)
 
 
 class DiffMM(nn.Module):
@@ -227,9 +232,9 @@ class DiffMM(nn.Module):
         with torch.no_grad():
             modalities = self.project()
         for users in torch.split(torch.randperm(self.n_users, device=items.device), self.diffusion_batch_size):
-            x_0, preference = self.rows.dense(users), sum_over_items(self.rows, users, items)
+            seen, preference = Seen.of(self.rows, users), sum_over_items(self.rows, users, items)
             for denoiser, modality in zip(self._denoisers(), modalities, strict=True):
-                denoiser.loss(x_0, modality, preference, self.msi_weight).backward()  # type: ignore[no-untyped-call]
+                denoiser.loss(seen, modality, preference, self.msi_weight).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 
@@ -270,8 +275,8 @@ class DiffMM(nn.Module):
         projected = [layer(raw) for layer, raw in zip(self.projections, self.features.tables(), strict=True)]
         return [leaky_relu(table, SLOPE) for table in projected] if self.projection == "matrix" else projected
 
-    def encode(self, directions: list[Tensor]) -> Tensor:
-        """Return H of all nodes, users first, [n_users + n_items, D].
+    def encode(self, directions: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return H_0 and H_0 + ... + H_L of all nodes, users first, [n_users + n_items, D] each.
 
         Args:
             directions: norm(G^m) of each modality, [n_items, D] each.
@@ -280,10 +285,10 @@ class DiffMM(nn.Module):
         mixed = torch.einsum("m,mid->id", shares, torch.stack(directions))
         first = self.graph.propagate(torch.cat((self.user_embedding, mixed)))
         second = self.graph.propagate(torch.cat((first[: self.n_users], self.item_embedding)))
-        nodes = torch.cat((self.user_embedding, self.item_embedding))
-        generated = torch.stack([graph.propagate(nodes) for graph in self._graphs()])
-        layer = first + second + self.modality_graph_weight * torch.einsum("m,mnd->nd", shares, generated)
-        return self._sum_of_layers(layer) + self.residual_weight * normalize(layer, dim=1)
+        h_0, nodes = first + second, torch.cat((self.user_embedding, self.item_embedding))
+        for share, graph in zip(shares, self._graphs(), strict=True):
+            h_0 = torch.addcmul(h_0, graph.propagate(nodes), share, value=self.modality_graph_weight)
+        return h_0, self._sum_of_layers(h_0)
 
     def views(self, directions: list[Tensor]) -> list[Tensor]:
         """Return Z^m of each modality, [n_users + n_items, D] each.
@@ -297,24 +302,41 @@ class DiffMM(nn.Module):
         ]
 
     def _sum_of_layers(self, nodes: Tensor) -> Tensor:
-        return self.graph.mean_of_layers(nodes, self.n_layers) * (self.n_layers + 1)
+        layer = total = nodes
+        for _ in range(self.n_layers):
+            layer = self.graph.propagate(layer)
+            total = total + layer
+        return total
+
+    def final(self, h_0: Tensor, summed: Tensor) -> Tensor:
+        """Return H, [n, D].
+
+        Args:
+            h_0: H_0 of some nodes or all, [n, D].
+            summed: H_0 + ... + H_L likewise.
+        """
+        return summed + self.residual_weight * unit_rows(h_0)
 
     def loss(self, batch: Pairs) -> Tensor:
         """Return BPR of the triples plus the weighted contrast and penalty, a scalar."""
         self._propagated = None
-        directions = [normalize(table, dim=1) for table in self.project()]
-        nodes = self.encode(directions)
+        directions = self._directions()
+        h_0, summed = self.encode(directions)
         drawn = torch.cat((batch.users, batch.positives + self.n_users, batch.negatives + self.n_users))
-        users, positives, negatives = nodes.index_select(0, drawn).chunk(3)
+        users, positives, negatives = self.final(h_0.index_select(0, drawn), summed.index_select(0, drawn)).chunk(3)
         loss = bpr_loss((users * positives).sum(dim=1), (users * negatives).sum(dim=1))
         if self.cl_weight:
-            loss = loss + self.cl_weight * self._contrast(nodes, self.views(directions), batch)
-        return loss + self.reg_weight * (self.user_embedding.square().sum() + self.item_embedding.square().sum())
+            views = self.views(directions)
+            if self.contrast_with == "main":
+                pairs = list(product([self.final(h_0, summed)], views))
+            else:
+                pairs = list(combinations(views, 2))
+            loss = loss + self.cl_weight * self._contrast(pairs, batch)
+        squares = [torch.dot(table.flatten(), table.flatten()) for table in (self.user_embedding, self.item_embedding)]
+        return loss + self.reg_weight * torch.stack(squares).sum()
 
-    def _contrast(self, nodes: Tensor, views: list[Tensor], batch: Pairs) -> Tensor:
-        main = self.contrast_with == "main"
-        pairs = [(nodes, view) for view in views] if main else list(combinations(views, 2))
-        total = nodes.new_zeros(())
+    def _contrast(self, pairs: list[tuple[Tensor, Tensor]], batch: Pairs) -> Tensor:
+        total = self.modality_logits.new_zeros(())
         for anchors, others in pairs:
             (a_users, a_items), (o_users, o_items) = (
                 torch.split(table, [self.n_users, self.n_items]) for table in (anchors, others)
@@ -323,16 +345,20 @@ class DiffMM(nn.Module):
             total = total + contrast(a_items, o_items, batch.positives, self.temperature)
         return total
 
+    def _directions(self) -> list[Tensor]:
+        return [unit_rows(table) for table in self.project()]
+
+    def _encode(self) -> Tensor:
+        return self.final(*self.encode(self._directions()))
+
     @torch.no_grad()
     def begin_scoring(self) -> None:
         """Propagate once for all users that will be scored."""
-        self._propagated = self.encode([normalize(table, dim=1) for table in self.project()])
+        self._propagated = self._encode()
 
     def score(self, users: Tensor) -> Tensor:
         """Return h_u . h_i for all items, [len(users), n_items]."""
-        nodes = self._propagated
-        if nodes is None:
-            nodes = self.encode([normalize(table, dim=1) for table in self.project()])
+        nodes = self._encode() if self._propagated is None else self._propagated
         return nodes[users] @ nodes[self.n_users :].T
 
 

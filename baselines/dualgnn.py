@@ -27,150 +27,22 @@ Readings taken:
 
 Left out, because nothing reads them: the weights of the items (regularized only) and three more layers of the code.
 Scores come from the weights as they stand; the code scores with what the last training step propagated.
-
-R R^T is never dense, and is made in blocks of users of which the k largest counts stay, equal counts by rising index.
 """
 
 import math
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
-import numpy as np
 import torch
 from annotated_types import Ge, Gt
 from scipy.sparse import csr_array
 from torch import Tensor, nn
-from torch.nn.functional import embedding_bag, normalize
 
-from baselines.graph import SparseMatrix, SymmetricGraph, bipartite_adjacency, normalize_symmetric
+from baselines.graph import SymmetricGraph, bipartite_adjacency, normalize_symmetric
 from baselines.losses import Pairs, bpr_loss
 from baselines.modalities import FeatureTables, feature_matrices
-
-# Products of R R^T in one block of users: 64 MiB of counts and indices before equal ones are added.
-BLOCK_PRODUCTS = 1 << 23
-
-
-def common_items(interactions: csr_array, n_neighbors: int) -> csr_array:
-    """Return (R R^T)_uv at the k users v with the most items in common with u, [U, U] float32; u itself is left out.
-
-    Users come by rising index; of equal counts at the cut the lower indices stay.
-
-    Args:
-        interactions: R, binary, [U, I].
-        n_neighbors: k.
-    """
-    n_users = interactions.shape[0]
-    binary = csr_array(
-        (np.ones(interactions.nnz, dtype=np.int64), interactions.indices, interactions.indptr), interactions.shape
-    )
-    transposed = csr_array(binary.T)
-    products = np.concatenate(([0], np.cumsum(binary @ np.diff(transposed.indptr))))
-    blocks = []
-    first = 0
-    while first < n_users:
-        last = int(np.searchsorted(products, products[first] + BLOCK_PRODUCTS, side="right")) - 1
-        last = min(max(last, first + 1), n_users)
-        blocks.append(_most_in_common(csr_array(binary[first:last] @ transposed), first, n_neighbors))
-        first = last
-    rows, columns, counts = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
-    return csr_array((counts.astype(np.float32), (rows, columns)), shape=(n_users, n_users))
-
-
-def _most_in_common(counts: csr_array, first: int, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return (row, column, count) of the k largest entries of each row, the diagonal left out.
-
-    Args:
-        counts: rows first, first + 1, ... of R R^T.
-        first: the user of row 0.
-        k: entries kept per row.
-    """
-    edges = counts.tocoo()
-    rows, columns = (index.astype(np.int64) for index in edges.coords)
-    others = columns != rows + first
-    rows, columns, values = rows[others], columns[others], edges.data[others]
-    # One sort of one number: row, then falling count, then column.
-    n_columns, most = counts.shape[1], int(values.max(initial=0))
-    keys = (rows * (most + 1) + most - values) * n_columns + columns
-    keys.sort()
-    levels, columns = np.divmod(keys, n_columns)
-    rows, falling = np.divmod(levels, most + 1)
-    starts = np.searchsorted(rows, np.arange(counts.shape[0]))
-    kept = np.arange(len(rows)) - starts[rows] < k
-    return rows[kept] + first, columns[kept], most - falling[kept]
-
-
-class UserGraph(nn.Module):
-    """Softmax of the number of common items over each user's neighbors, with random repeats up to k or without.
-
-    Args:
-        counts: common items of each user with their neighbors, [U, U], as `common_items` gives them.
-        n_neighbors: k.
-    """
-
-    exponentials: Tensor
-    expected: Tensor
-    by_column: Tensor
-
-    def __init__(self, counts: csr_array, n_neighbors: int) -> None:
-        super().__init__()
-        self.n_neighbors = n_neighbors
-        lengths = np.diff(counts.indptr)
-        users = np.repeat(np.arange(counts.shape[0]), lengths)
-        largest = np.zeros(counts.shape[0], dtype=np.float32)
-        np.maximum.at(largest, users, counts.data)
-        exponentials = np.exp(counts.data - largest[users])
-        matrix = csr_array((exponentials, counts.indices, counts.indptr), shape=counts.shape)
-        self.matrix = SparseMatrix(matrix)
-        self.register_buffer("exponentials", torch.from_numpy(exponentials), persistent=False)
-        # Places of the entries in the transpose, which is what the gradient is multiplied by.
-        order = np.argsort(counts.indices, kind="stable")
-        self.register_buffer("by_column", torch.from_numpy(order.astype(np.int64)), persistent=False)
-        self.register_buffer("expected", self._softmax(torch.ones(len(exponentials))), persistent=False)
-        self.use(self.expected)
-
-    def _softmax(self, repeats: Tensor) -> Tensor:
-        """Return a with every neighbor taken `repeats` times, [entries]."""
-        weighted = self.exponentials * repeats
-        starts = self.matrix.rows.starts
-        users = torch.repeat_interleave(starts.diff(), output_size=len(weighted))
-        totals = torch.zeros(len(starts) - 1, device=weighted.device).index_add_(0, users, weighted)
-        return weighted / totals[users]
-
-    def use(self, weights: Tensor) -> None:
-        """Make these the weights a that `propagate` uses, [entries]."""
-        self.matrix.rows.weights.copy_(weights)
-        self.matrix.columns.weights.copy_(weights[self.by_column])
-
-    def pad(self) -> None:
-        """Draw repeats for every user with fewer than k neighbors, and use the weights that result."""
-        starts = self.matrix.rows.starts
-        lengths = starts.diff()
-        missing = torch.where(lengths > 0, self.n_neighbors - lengths, 0)
-        users = torch.repeat_interleave(missing)
-        drawn = (torch.rand(len(users), device=users.device) * lengths[users]).long()
-        places = starts[users] + torch.minimum(drawn, lengths[users] - 1)
-        repeats = torch.ones_like(self.exponentials).index_add_(0, places, torch.ones_like(places, dtype=torch.float32))
-        self.use(self._softmax(repeats))
-
-    def propagate(self, tastes: Tensor) -> Tensor:
-        """Return sum_v a_uv t_v with the weights in use, [U, D].
-
-        Args:
-            tastes: t, [U, D].
-        """
-        return self.matrix.propagate(tastes)
-
-    def expect(self, tastes: Tensor) -> Tensor:
-        """Return sum_v a_uv t_v without repeats and without gradients, [U, D]."""
-        rows = self.matrix.rows
-        return embedding_bag(
-            rows.neighbors,
-            tastes.detach(),
-            rows.starts,
-            mode="sum",
-            per_sample_weights=self.expected,
-            include_last_offset=True,
-        )
+from baselines.unit_rows import unit_rows
+from baselines.user_graph import UserGraph, common_items
 
 
 class DualGNN(nn.Module):
@@ -251,11 +123,13 @@ class DualGNN(nn.Module):
         """Return tastes t of the users, [U, D], and the items' embeddings e, [I, D]."""
         tables = zip(self.projections, self.features.tables(), strict=True)
         projected = torch.stack([project(table) for project, table in tables], dim=1)
-        x = normalize(torch.cat((self.preference, projected)), dim=2)
-        # All modalities side by side go through the graph at once. The sum of the layers is L + 1 times their mean.
-        z = self.graph.mean_of_layers(x.flatten(1), self.n_layers).view(x.shape) * (self.n_layers + 1)
+        x = unit_rows(torch.cat((self.preference, projected)))
+        # All modalities side by side go through the graph at once.
+        z = self.graph.mean_of_layers(x.flatten(1), self.n_layers).view(x.shape)
         users, items = z[: self.n_users], z[self.n_users :]
-        return torch.einsum("um,umd->ud", self.mixture(), users), items.sum(dim=1)
+        # The sum of the layers is L + 1 times their mean, which costs less once the modalities are joined.
+        tastes = torch.einsum("um,umd->ud", self.mixture() * (self.n_layers + 1), users)
+        return tastes, items.sum(dim=1) * (self.n_layers + 1)
 
     def mixture(self) -> Tensor:
         """Return the weights that the modalities get in t, [U, M]: w, unless one modality is overwritten."""
@@ -269,7 +143,9 @@ class DualGNN(nn.Module):
         """Return the BPR loss of the triples to base 2 plus the weighted penalty, a scalar."""
         self._encoded = None
         tastes, items = self.smooth()
-        users = (tastes + self.user_graph.propagate(tastes)).index_select(0, batch.users)
+        distinct, places = torch.unique(batch.users, return_inverse=True)
+        mixed = tastes.index_select(0, distinct) + self.user_graph.propagate(distinct, tastes)
+        users = mixed.index_select(0, places)
         positives, negatives = items.index_select(0, torch.cat((batch.positives, batch.negatives))).chunk(2)
         ranking = bpr_loss((users * positives).sum(dim=1), (users * negatives).sum(dim=1)) / math.log(2)
         preferences = self.preference.index_select(0, batch.users).square().mean() * self.preference.shape[1]

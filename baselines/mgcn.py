@@ -39,14 +39,15 @@ import torch
 from annotated_types import Ge, Gt
 from scipy.sparse import csr_array
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, normalize
 
 from baselines.graph import SparseMatrix, SymmetricGraph, bipartite_adjacency, normalize_symmetric
 from baselines.item_features import ItemFeatures
 from baselines.item_graph import nearest_items, neighbor_matrix, normalize_by_rows
 from baselines.learning_rate import decay_learning_rate
+from baselines.log_normalizers import sum_of_log_normalizers
 from baselines.losses import Pairs, bpr_loss, squared_l2
 from baselines.modalities import feature_matrices
+from baselines.unit_rows import unit_rows
 
 
 def similarity_graph(features: Tensor, n_neighbors: int) -> csr_array:
@@ -71,13 +72,11 @@ def repeated_info_nce(anchors: Tensor, others: Tensor, counts: Tensor, temperatu
         counts: int64 [n], at least 1.
         temperature: t, above 0.
     """
-    weights = counts.to(anchors.dtype)
+    shares = counts / counts.sum()
     # Scaling one small factor spares a pass over all pairs.
-    similar = normalize(anchors, dim=1).mul(1 / temperature) @ normalize(others, dim=1).T
-    rows = torch.arange(len(anchors), device=anchors.device)
-    log_counts = weights.log()
-    losses = cross_entropy(similar + log_counts, rows, reduction="none") + log_counts
-    return (losses * weights).sum() / weights.sum()
+    anchors, others = unit_rows(anchors) / temperature, unit_rows(others)
+    own = (anchors * others).sum(dim=1)
+    return sum_of_log_normalizers(anchors, others, shares, counts.log()) - torch.dot(shares, own)
 
 
 def _distinct(nodes: Tensor) -> tuple[Tensor, Tensor, Tensor]:

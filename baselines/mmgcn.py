@@ -34,7 +34,7 @@ batch's nodes alone.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from annotated_types import Ge, Gt
@@ -46,6 +46,7 @@ from baselines.graph import SparseMatrix
 from baselines.losses import Pairs, bpr_loss
 from baselines.modalities import feature_matrices
 from baselines.row_normalization import normalize_one_side
+from baselines.unit_rows import unit_rows
 
 Combine = Literal["concat", "sum"]
 # Something of users beside the same of items.
@@ -107,16 +108,19 @@ class Layer(nn.Module):
             return leaky_relu(self.combination(aggregated) + itself, inplace=True)
         # G [h, s] as two products: the concatenation would be one more table of all nodes, and so would its gradient.
         weight, width = self.combination.weight, aggregated.shape[1]
-        mixed = linear(aggregated, weight[:, :width], self.combination.bias) + linear(itself, weight[:, width:])
-        return leaky_relu(mixed, inplace=True)
+        mixed = linear(aggregated, weight[:, :width], self.combination.bias)
+        return leaky_relu(torch.addmm(mixed, itself, weight[:, width:].T), inplace=True)
 
 
 class ModalityNetwork(nn.Module):
     """The graph network of one modality.
 
+    What never changes is computed once: the users' x_0 if preferences are not trained, the items' if features are not
+    compressed, and what the other side's mean over them is.
+
     Args:
         features: X_m, [n_items, width].
-        n_users: number of users.
+        graphs: M for users and for items.
         embedding_dim: D.
         compressed_dim: columns to compress the features to; None keeps them as they are.
         n_layers: L.
@@ -125,11 +129,13 @@ class ModalityNetwork(nn.Module):
     """
 
     features: Tensor
+    means_of_features: Tensor | None
+    means_of_preference: Tensor | None
 
     def __init__(
         self,
         features: Tensor,
-        n_users: int,
+        graphs: Means,
         *,
         embedding_dim: int,
         compressed_dim: int | None,
@@ -143,17 +149,34 @@ class ModalityNetwork(nn.Module):
         # Features that are not compressed are never seen but at length 1.
         features = features if self.compression is not None else normalize(features, dim=1)
         self.register_buffer("features", features, persistent=False)
-        preference = nn.init.xavier_normal_(torch.empty(n_users, width))
+        means = graphs.of_items.rows.multiply(features) if self.compression is None else None
+        self.register_buffer("means_of_features", means, persistent=False)
+        preference = nn.init.xavier_normal_(torch.empty(graphs.of_items.shape[0], width))
+        # Like features, preferences that are not trained are never seen but at length 1.
+        preference = preference if trainable else normalize(preference, dim=1)
         self.preference = nn.Parameter(preference, requires_grad=trainable)
+        means = None if trainable else graphs.of_users.rows.multiply(preference)
+        self.register_buffer("means_of_preference", means, persistent=False)
         widths = (width, *[embedding_dim] * (n_layers - 1))
         self.layers = nn.ModuleList(
             Layer(c, embedding_dim, combine, first=number == 0) for number, c in enumerate(widths)
         )
 
-    def inputs(self) -> tuple[Tensor, Tensor]:
-        """Return x_0 of users, [U, c], and of items, [I, c]."""
-        items = self.features if self.compression is None else normalize(self.compression(self.features), dim=1)
-        return normalize(self.preference, dim=1), items
+    def inputs(self, graphs: Means) -> tuple[Nodes, Nodes]:
+        """Return x_0 and M x_0, each for users, [U, c], and for items, [I, c].
+
+        Args:
+            graphs: M for users and for items.
+        """
+        users: Tensor = self.preference
+        items, of_items, of_users = self.features, self.means_of_features, self.means_of_preference
+        if of_items is None:
+            items = unit_rows(self.compression(self.features))  # type: ignore[misc]
+            of_items = graphs.of_items.propagate(items)
+        if of_users is None:
+            users = unit_rows(self.preference)
+            of_users = graphs.of_users.propagate(users)
+        return (users, items), (of_items, of_users)
 
     def forward(self, graphs: Means, ids: Nodes, chosen: Nodes | None) -> Nodes:
         """Return x_L of these users, [len(users), D], and items, [len(items), D].
@@ -165,11 +188,11 @@ class ModalityNetwork(nn.Module):
             ids: ID of all users and items, [U, D] and [I, D].
             chosen: users and items, int64, or None for all.
         """
-        nodes = self.inputs()
+        nodes, means = self.inputs(graphs)
         for layer in self.layers[:-1]:
-            means = graphs.of(nodes)
             nodes = layer(nodes[0], means[0], ids[0]), layer(nodes[1], means[1], ids[1])
-        last, means = self.layers[-1], graphs.of(nodes)
+            means = graphs.of(nodes)
+        last = self.layers[-1]
         if chosen is not None:
             nodes, means, ids = (_rows(tables, chosen) for tables in (nodes, means, ids))
         return last(nodes[0], means[0], ids[0]), last(nodes[1], means[1], ids[1])
@@ -233,7 +256,7 @@ class MMGCN(nn.Module):
         self.networks = nn.ModuleList(
             ModalityNetwork(
                 matrix.detach().float(),
-                self.n_users,
+                self.graphs,
                 embedding_dim=embedding_dim,
                 compressed_dim=compressed_dim if name in compressed else None,
                 n_layers=n_layers,
@@ -242,6 +265,7 @@ class MMGCN(nn.Module):
             )
             for name, matrix in matrices.items()
         )
+        self.register_load_state_dict_post_hook(_average_after_load)  # type: ignore[no-untyped-call]
         self._propagated: Nodes | None = None
 
     def propagate(self, chosen: Nodes | None = None) -> Nodes:
@@ -282,3 +306,11 @@ class MMGCN(nn.Module):
         """Return Z_u . Z_i for all items, [len(users), n_items]."""
         of_users, of_items = self.propagate() if self._propagated is None else self._propagated
         return of_users[users] @ of_items.T
+
+
+def _average_after_load(model: MMGCN, _: Any) -> None:
+    """Bring the means of preferences that are not trained in line with those just loaded."""
+    model._propagated = None
+    for network in model.networks:
+        if network.means_of_preference is not None:
+            network.means_of_preference = model.graphs.of_users.rows.multiply(network.get_parameter("preference"))

@@ -54,35 +54,68 @@ import torch
 from annotated_types import Ge, Gt, Interval
 from scipy.sparse import csr_array
 from torch import Tensor, nn
-from torch.nn.functional import dropout
 
+from baselines.dropout import drop
 from baselines.graph import SparseMatrix
 from baselines.losses import Pairs, bpr_loss, squared_l2
 from baselines.modalities import FeatureTables, feature_matrices
 from baselines.modality_views import Attention, BestItems, ModalityAttention, contrast, unit
-from baselines.row_critic import RowCritic, Seen
+from baselines.row_critic import Predicted, RowCritic
 from baselines.row_normalization import normalize_one_side
+from baselines.seen_items import Seen
 from ld4mrec.rows import UserRows
 
 Graph = Literal["released", "train", "refresh"]
 
 
+class Side(NamedTuple):
+    """What one forward pass gives for users or for items.
+
+    Attributes:
+        layers: sum of u_0..u_L or i_0..i_L, [n, D].
+        features: fu_m or fi_m, [n, M, D].
+        views: eu_m or ei_m, [n, M, D]; [n, 1, D] if they are the same for all m, None if they are empty.
+    """
+
+    layers: Tensor
+    features: Tensor
+    views: Tensor | None
+
+
 class Encoded(NamedTuple):
-    """One forward pass.
+    """Embeddings of all users and items.
 
     Attributes:
         users: [U, D].
         items: [I, D].
         feature_users: fu_m, [U, M, D].
         feature_items: fi_m, [I, M, D].
-        views: eu_m, [U, M, D]; [U, 1, D] if they are the same for all m, None if they are empty.
     """
 
     users: Tensor
     items: Tensor
     feature_users: Tensor
     feature_items: Tensor
-    views: Tensor | None
+
+
+class _Step(NamedTuple):
+    """One forward pass in training and what all parts of the loss take of it.
+
+    Attributes:
+        users: of all users.
+        items: of all items.
+        distinct: the batch's users, each once, int64 [B'].
+        places: which of them stands in each row of the batch, int64 [B].
+        finals: final embeddings of the distinct users, [B', D].
+        fake: rows of scores by features of the distinct users; None if there is no critic to judge them.
+    """
+
+    users: Side
+    items: Side
+    distinct: Tensor
+    places: Tensor
+    finals: Tensor
+    fake: Predicted | None
 
 
 class MMSSL(nn.Module):
@@ -217,7 +250,7 @@ class MMSSL(nn.Module):
             share_dropped: of the projected features.
         """
         tables = zip(self.projections, self.features.tables(), strict=True)
-        projected = dropout(torch.cat([project(table) for project, table in tables], dim=1), share_dropped)
+        projected = drop(torch.cat([project(table) for project, table in tables], dim=1), share_dropped, training=True)
         # All modalities side by side go through the graph at once.
         users = self.to_users.propagate(projected)
         items = self.to_items.propagate(users)
@@ -231,19 +264,19 @@ class MMSSL(nn.Module):
         users, items = self.to_users.propagate(self.item_embedding), self.to_items.propagate(self.user_embedding)
         return users[:, None], items[:, None]
 
-    def encode(self, share_dropped: float = 0.0) -> Encoded:
-        """Return the embeddings of all users and items.
+    def propagate(self, share_dropped: float = 0.0) -> tuple[Side, Side]:
+        """Return what the graphs make of users and of items.
 
         Args:
             share_dropped: of the projected features.
         """
         feature_users, feature_items = self.smooth_features(share_dropped)
-        views = None
+        of_users = of_items = None
         user: Tensor = self.user_embedding
         item: Tensor = self.item_embedding
         if self.attention is not None:
-            views, of_items = self.modality_views()
-            user = user + self.graph_weight * unit(self.attention(views))
+            of_users, of_items = self.modality_views()
+            user = user + self.graph_weight * unit(self.attention(of_users))
             item = item + self.graph_weight * unit(self.attention(of_items))
         users, items = user, item
         for layer in range(1, self.n_layers + 1):
@@ -252,52 +285,72 @@ class MMSSL(nn.Module):
             item = self.to_items.propagate(user)
             item = item.softmax(dim=1) if layer == self.n_layers else item
             users, items = users + user, items + item
-        users = users / (self.n_layers + 1) + self.feature_weight * unit(feature_users).sum(dim=1)
-        items = items / (self.n_layers + 1) + self.feature_weight * unit(feature_items).sum(dim=1)
-        return Encoded(users, items, feature_users, feature_items, views)
+        return Side(users, feature_users, of_users), Side(items, feature_items, of_items)
+
+    def final(self, layers: Tensor, features: Tensor) -> Tensor:
+        """Return final embeddings, [n, D].
+
+        Args:
+            layers: of a `Side`, some rows of it or all, [n, D].
+            features: likewise, [n, M, D].
+        """
+        return layers / (self.n_layers + 1) + self.feature_weight * unit(features).sum(dim=1)
+
+    def encode(self) -> Encoded:
+        """Return the embeddings of all users and items, without dropout."""
+        users, items = self.propagate()
+        final_users, final_items = (self.final(side.layers, side.features) for side in (users, items))
+        return Encoded(final_users, final_items, users.features, items.features)
 
     def training_step(self, batch: Pairs, optimizers: Sequence[torch.optim.Optimizer]) -> Tensor:
         """Update the critic, then the model against the updated critic; return the model's loss."""
-        encoded = self._forward()
-        users = torch.unique(batch.users)
-        if self.critic is not None and len(users) > 1:
+        step = self._begin(batch)
+        if self.critic is not None and step.fake is not None:
             optimizers[1].zero_grad(set_to_none=True)
-            own, features = (encoded.users[users], encoded.items), (encoded.feature_users[users], encoded.feature_items)
-            critic_loss = self.critic.loss(own, features, Seen.of(self.rows, users), self.penalty_weight)
+            with torch.no_grad():
+                items = self.final(step.items.layers, step.items.features)
+                own = Predicted.of(step.finals.detach()[:, None], items[:, None], step.fake.seen)
+            critic_loss = self.critic.loss(own, step.fake, self.penalty_weight)
             critic_loss.backward()  # type: ignore[no-untyped-call]
             optimizers[1].step()
         optimizers[0].zero_grad(set_to_none=True)
-        loss = self._loss(batch, users, encoded)
+        loss = self._loss(batch, step)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizers[0].step()
         return loss
 
     def loss(self, batch: Pairs) -> Tensor:
         """Return the model's loss against the critic as it stands, a scalar."""
-        return self._loss(batch, torch.unique(batch.users), self._forward())
+        return self._loss(batch, self._begin(batch))
 
-    def _forward(self) -> Encoded:
+    def _begin(self, batch: Pairs) -> "_Step":
         self._encoded = None
-        return self.encode(self.dropout if self.training else 0.0)
+        users, items = self.propagate(self.dropout if self.training else 0.0)
+        distinct, places = torch.unique(batch.users, return_inverse=True)
+        features = users.features.index_select(0, distinct)
+        finals = self.final(users.layers.index_select(0, distinct), features)
+        fake = None
+        # Batch normalization has nothing to say about a single row.
+        if self.critic is not None and len(distinct) > 1:
+            fake = Predicted.of(features, items.features, Seen.of(self.rows, distinct))
+        return _Step(users, items, distinct, places, finals, fake)
 
-    def _loss(self, batch: Pairs, distinct: Tensor, encoded: Encoded) -> Tensor:
-        users = encoded.users.index_select(0, batch.users)
-        positives = encoded.items.index_select(0, batch.positives)
-        negatives = encoded.items.index_select(0, batch.negatives)
+    def _loss(self, batch: Pairs, step: "_Step") -> Tensor:
+        users = step.finals.index_select(0, step.places)
+        drawn = torch.cat((batch.positives, batch.negatives))
+        items = self.final(step.items.layers.index_select(0, drawn), step.items.features.index_select(0, drawn))
+        positives, negatives = items.chunk(2)
         loss: Tensor = bpr_loss((users * positives).sum(dim=1), (users * negatives).sum(dim=1))
         loss = loss + self.reg_weight * squared_l2(users, positives, negatives)
-        squares = encoded.feature_users.square().sum() + encoded.feature_items.square().sum()
+        flat = (side.features.flatten() for side in (step.users, step.items))
+        squares = torch.stack([torch.dot(features, features) for features in flat]).sum()
         loss = loss + self.feature_reg_weight * squares / (2 * self.n_items)
-        if encoded.views is not None:
-            finals = encoded.users.index_select(0, distinct)
-            views = encoded.views.index_select(0, distinct).unbind(1)
-            terms = torch.stack([contrast(view, finals, self.temperature) for view in views])
+        if step.users.views is not None:
+            views = step.users.views.index_select(0, step.distinct).unbind(1)
+            terms = torch.stack([contrast(view, step.finals, self.temperature) for view in views])
             loss = loss + self.cl_weight * terms.mean() * len(self.projections)
-        # Batch normalization has nothing to say about a single row.
-        if self.critic is not None and self.adversarial_weight > 0 and len(distinct) > 1:
-            of_users = encoded.feature_users.index_select(0, distinct)
-            judged = self.critic.judge(of_users, encoded.feature_items, Seen.of(self.rows, distinct))
-            loss = loss - self.adversarial_weight * judged
+        if self.critic is not None and self.adversarial_weight > 0 and step.fake is not None:
+            loss = loss - self.adversarial_weight * self.critic.judge(step.fake)
         return loss
 
     def begin_scoring(self) -> None:

@@ -7,14 +7,16 @@ network and the schedule are DiffRec's (see diffrec.py) but for beta_1, which be
     reverse    x_{t-1} = c1_t f(x_t, t) + c2_t x_t,  t = T..1
 """
 
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import dropout as drop
+from torch.autograd.function import once_differentiable
 
 from baselines.diffrec import STEP_DIM, diffrec_variances, snr_weights
+from baselines.dropout import drop_in_place
 from baselines.graph import sum_over_items
+from baselines.seen_items import Seen
 from ld4mrec.diffusion import corrupt, posterior_mean_weights, step_embedding
 from ld4mrec.rows import UserRows
 
@@ -32,6 +34,78 @@ def diffmm_variances(diffusion_steps: int, noise_scale: float, noise_min: float,
     """
     kept = 1.0 - diffrec_variances(diffusion_steps, noise_scale, noise_min, noise_max, fix_first_beta=False)
     return 1.0 - kept * ((1.0 - FIRST_BETA) / kept[0])
+
+
+class InnerProducts(NamedTuple):
+    """All that the losses ask of the last layer, p = W h + c, so that no prediction p has to be made.
+
+        |p - x|^2 = h (W^T W) h + 2 h . (W^T c) + c . c - 2 sum over x's items of (W_i . h + c_i) + |x|^2
+        p G       = h (W^T G) + c G
+
+    Attributes:
+        squares: W^T W, [hidden_dim, hidden_dim].
+        with_bias: W^T c, [hidden_dim].
+        bias_squares: c . c, a scalar.
+        with_modality: W^T G, [hidden_dim, D].
+        bias_with_modality: c G, [D].
+        at_seen: rows of W summed over each user's items, [B, hidden_dim].
+        bias_at_seen: entries of c likewise, [B].
+    """
+
+    squares: Tensor
+    with_bias: Tensor
+    bias_squares: Tensor
+    with_modality: Tensor
+    bias_with_modality: Tensor
+    at_seen: Tensor
+    bias_at_seen: Tensor
+
+    @classmethod
+    def of(cls, weight: Tensor, bias: Tensor, modality: Tensor, seen: Seen) -> "InnerProducts":
+        """Return the products of W, [n_items, hidden_dim], and c, [n_items], with gradients for both.
+
+        Args:
+            weight: W.
+            bias: c.
+            modality: G, [n_items, D], constant.
+            seen: the users' items.
+        """
+        of_weight = _OfWeight.apply(weight, bias, modality, seen)  # type: ignore[no-untyped-call]
+        squares, with_bias, with_modality, at_seen = of_weight
+        bias_at_seen = seen.totals(bias.index_select(0, seen.items)[:, None]).squeeze(1)
+        return cls(squares, with_bias, bias.dot(bias), with_modality, bias @ modality, at_seen, bias_at_seen)
+
+    def squared_errors(self, hidden: Tensor, counts: Tensor) -> Tensor:
+        """Return |p - x|^2 of each user, [B].
+
+        Args:
+            hidden: h, [B, hidden_dim].
+            counts: |x|^2, the number of each user's items, [B].
+        """
+        quadratic = ((hidden @ self.squares + 2.0 * (self.with_bias - self.at_seen)) * hidden).sum(dim=1)
+        return quadratic + self.bias_squares - 2.0 * self.bias_at_seen + counts
+
+
+class _OfWeight(torch.autograd.Function):
+    """W^T W, W^T c, W^T G and the sums of W's rows at users' items; their gradients for W add up in one table."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, bias: Tensor, modality: Tensor, seen: Seen) -> tuple[Tensor, ...]:
+        ctx.seen = seen
+        ctx.save_for_backward(weight, bias, modality)
+        ones = torch.ones(len(seen.items), 1, device=weight.device)
+        at_seen = seen.sums_of_rows(weight.detach(), ones).squeeze(1)
+        return weight.T @ weight, weight.T @ bias, weight.T @ modality, at_seen
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, squares: Tensor, with_bias: Tensor, with_modality: Tensor, at_seen: Tensor
+    ) -> tuple[Tensor, Tensor, None, None]:
+        weight, bias, modality = ctx.saved_tensors
+        gradient = (weight @ (squares + squares.T)).addmm_(modality, with_modality.T).addr_(bias, with_bias)
+        ones = torch.ones(len(ctx.seen.items), 1, device=weight.device)
+        return gradient.add_(ctx.seen.gradient_of_table(at_seen[:, None], ones)), weight @ with_bias, None, None
 
 
 class ModalityDenoiser(nn.Module):
@@ -75,31 +149,38 @@ class ModalityDenoiser(nn.Module):
         steps: Tensor = self.step_layer(self.sinusoids)
         return steps @ self.step_input + self.input_bias
 
-    def denoise(self, x_t: Tensor, steps: Tensor) -> Tensor:
-        """Return f_m(x_t, t), [B, n_items].
+    @torch.no_grad()
+    def noisy_rows(self, seen: Seen, steps: Tensor) -> Tensor:
+        """Return the users' rows x_t with a share of the entries dropped, [B, n_items].
 
         Args:
-            x_t: noisy rows, [B, n_items].
+            seen: the users' items.
             steps: zero-based steps, int64 [B].
         """
-        x_t = drop(x_t, self.dropout, self.training)
-        hidden = torch.tanh(x_t @ self.item_weights + self.step_inputs().index_select(0, steps))
-        prediction: Tensor = self.output(hidden)
-        return prediction
+        variances = self.variances[steps]
+        # The one table as wide as the catalog: all that is done to it is done in place.
+        x_t = torch.randn(len(steps), len(self.item_weights), device=steps.device).mul_(variances.sqrt()[:, None])
+        x_t[seen.rows, seen.items] += (1.0 - variances).sqrt()[seen.rows]
+        if self.training:
+            drop_in_place(x_t, self.dropout)
+        return x_t
 
-    def loss(self, x_0: Tensor, modality: Tensor, preference: Tensor, msi_weight: float) -> Tensor:
+    def loss(self, seen: Seen, modality: Tensor, preference: Tensor, msi_weight: float) -> Tensor:
         """Return the denoising loss plus the weighted loss of the users' modality preference, a scalar.
 
         Args:
-            x_0: users' rows, [B, n_items].
+            seen: items of some users, x_0.
             modality: G^m, [n_items, D], constant.
             preference: x_0 E_I, [B, D], constant.
             msi_weight: lambda_0.
         """
-        steps = torch.randint(len(self.variances), (len(x_0),), device=x_0.device)
-        prediction = self.denoise(corrupt(x_0, self.variances[steps]), steps)
-        errors = self.step_weights[steps] * (prediction - x_0).square().mean(dim=1)
-        return errors.mean() + msi_weight * (prediction @ modality - preference).square().mean()
+        steps = torch.randint(len(self.variances), (len(seen.starts),), device=seen.starts.device)
+        told = self.step_inputs().index_select(0, steps)
+        hidden = torch.tanh(torch.addmm(told, self.noisy_rows(seen, steps), self.item_weights))
+        inner = InnerProducts.of(self.output.weight, self.output.bias, modality, seen)
+        errors = self.step_weights[steps] * inner.squared_errors(hidden, seen.counts()) / len(modality)
+        misfits = hidden @ inner.with_modality + inner.bias_with_modality - preference
+        return errors.mean() + msi_weight * misfits.square().mean()
 
     @torch.no_grad()
     def folded_layers(self) -> Tensor:

@@ -16,13 +16,15 @@ loss. The rearrangement is this project's own.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import dropout, embedding_bag, leaky_relu
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import leaky_relu
 
-from ld4mrec.rows import UserRows
+from baselines.dropout import drop
+from baselines.seen_items import Seen
 
 # What is left of a squared length after subtraction, relative to it, below which it is taken for rounding error.
 ROUNDING = 1e-6
@@ -32,99 +34,144 @@ OUTPUT_SCALE = 100.0
 # Weight of the model's own scores in the rows that count as real.
 REAL_SCORES = 100.0
 
-# Embeddings of a batch's users, [B, ...], and of all items, [I, ...].
-Embeddings = tuple[Tensor, Tensor]
 
-
-class Seen(NamedTuple):
-    """The items of some users.
+class Predicted(NamedTuple):
+    """N, the rows of (P Y^T) * (1 - R) divided by their length, for M kinds of embeddings.
 
     Attributes:
-        rows: place of the user of each entry, int64 [n].
-        items: item of each entry, int64 [n].
-        starts: first entry of each user, int64 [B].
+        users: P, [B, M, D].
+        items: Y, [I, M, D].
+        seen: R of these users.
+        at_seen: P Y^T where R is one, [n, M].
+        inverse: one over the length of each row, 0 for a row without length, [B, M].
     """
 
-    rows: Tensor
+    users: Tensor
     items: Tensor
-    starts: Tensor
+    seen: Seen
+    at_seen: Tensor
+    inverse: Tensor
 
     @classmethod
-    def of(cls, interactions: UserRows, users: Tensor) -> "Seen":
-        """Return the items of these users, int64 [B]."""
-        rows, items = interactions.coordinates(users)
-        counts = interactions.starts[users + 1] - interactions.starts[users]
-        return cls(rows, items, counts.cumsum(0) - counts)
+    def of(cls, users: Tensor, items: Tensor, seen: Seen) -> "Predicted":
+        """Return the rows of these users, [B, M, D], and items, [I, M, D]."""
+        at_seen = seen.scores(users, items)
+        by_kind = items.transpose(0, 1)
+        all_squares = torch.einsum("bmd,mde,bme->bm", users, by_kind.mT @ by_kind, users)
+        squares = all_squares - seen.totals(at_seen.square())
+        something = squares > ROUNDING * all_squares
+        return cls(users, items, seen, at_seen, torch.where(something, squares, 1.0).rsqrt() * something)
 
-    def totals(self, values: Tensor) -> Tensor:
-        """Return the sums of the values of each user's entries, [B, M].
-
-        Args:
-            values: M for each entry, [n, M].
-        """
-        return torch.zeros(len(self.starts), values.shape[1], device=values.device).index_add(0, self.rows, values)
-
-    def sum_rows(self, table: Tensor, weights: Tensor) -> Tensor:
-        """Return M weighted sums of the table's rows over each user's items, [B, M, H].
-
-        Args:
-            table: [I, H].
-            weights: M for each entry, [n, M].
-        """
-        n_entries, n_sums = weights.shape
-        shifts = n_entries * torch.arange(n_sums, device=weights.device)[:, None]
-        sums = embedding_bag(
-            self.items.repeat(n_sums),
-            table,
-            (self.starts + shifts).flatten(),
-            mode="sum",
-            per_sample_weights=weights.T.flatten(),
+    def beside(self, own: "Predicted") -> "Predicted":
+        """Return these kinds and then those of `own`, for the same users, as constants."""
+        users, items, at_seen, inverse = (
+            torch.cat((getattr(self, name).detach(), getattr(own, name).detach()), dim=1)
+            for name in ("users", "items", "at_seen", "inverse")
         )
-        return sums.view(n_sums, len(self.starts), -1).transpose(0, 1)
+        return Predicted(users, items, self.seen, at_seen, inverse)
+
+    def totals(self) -> Tensor:
+        """Return N 1, [B, M]."""
+        everywhere = torch.einsum("bmd,md->bm", self.users, self.items.sum(dim=0))
+        return (everywhere - self.seen.totals(self.at_seen)) * self.inverse
+
+    def through(self, weight: Tensor) -> Tensor:
+        """Return N W for a constant W, [I, H]: [B, M, H]."""
+        return self.join(*_Constant.apply(self.items, self.at_seen, weight, self.seen))  # type: ignore[no-untyped-call]
+
+    def join(self, products: Tensor, sums: Tensor) -> Tensor:
+        """Return N W, [B, M, H].
+
+        Args:
+            products: Y^T W, [M, D, H].
+            sums: rows of W at each user's items summed with the weights `at_seen`, [B, M, H].
+        """
+        return (torch.einsum("bmd,mdh->bmh", self.users, products) - sums) * self.inverse[:, :, None]
 
 
-def predicted_rows(users: Tensor, items: Tensor, seen: Seen, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Return N W and N 1 for N, the rows of (P Y^T) * (1 - R) divided by their length, [B, M, H] and [B, M].
+class Learned(NamedTuple):
+    """What a trained W contributes to rows and to lengths of gradients.
 
-    Args:
-        users: P for each of M kinds of embeddings, [B, M, D].
-        items: Y likewise, [I, M, D].
-        seen: R of these users.
-        weight: W, [I, H].
+    Attributes:
+        products: Y^T W, [M, D, H].
+        sums: as in `Predicted.join`, [B, M, H].
+        own: rows of W summed over each user's items, [B, H].
+        total: sum of all rows of W, [H].
+        squares: W^T W, [H, H].
     """
-    n_items, n_kinds, width = items.shape
-    at_seen = (users.index_select(0, seen.rows) * items.index_select(0, seen.items)).sum(dim=2)
-    by_kind = items.transpose(0, 1)
-    all_squares = torch.einsum("bmd,mde,bme->bm", users, by_kind.mT @ by_kind, users)
-    squares = all_squares - seen.totals(at_seen.square())
-    something = squares > ROUNDING * all_squares
-    inverse = torch.where(something, squares, 1.0).rsqrt() * something
-    # One product with W for all kinds: each product's gradient is a table of its own.
-    products = (items.reshape(n_items, n_kinds * width).T @ weight).view(n_kinds, width, -1)
-    rows = torch.einsum("bmd,mdh->bmh", users, products) - seen.sum_rows(weight, at_seen)
-    totals = torch.einsum("bmd,md->bm", users, items.sum(dim=0)) - seen.totals(at_seen)
-    return rows * inverse[:, :, None], totals * inverse
+
+    products: Tensor
+    sums: Tensor
+    own: Tensor
+    total: Tensor
+    squares: Tensor
+
+    @classmethod
+    def of(cls, weight: Tensor, rows: Predicted) -> "Learned":
+        """Return the contributions of W, [I, H], whose gradient reaches W alone."""
+        weights = torch.cat((rows.at_seen, torch.ones_like(rows.at_seen[:, :1])), dim=1)
+        products, sums, total, squares = _Trained.apply(  # type: ignore[no-untyped-call]
+            weight, rows.items, weights, rows.seen
+        )
+        return cls(products, sums[:, :-1], sums[:, -1], total, squares)
 
 
-def observed_rows(predicted: Tensor, totals: Tensor, scale: float, seen: Seen, weight: Tensor) -> Tensor:
+class _Trained(torch.autograd.Function):
+    """Y^T W, the sums of W at the users' items, 1^T W and W^T W; all their gradients for W add up in one table."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, items: Tensor, weights: Tensor, seen: Seen) -> tuple[Tensor, ...]:
+        ctx.seen = seen
+        ctx.save_for_backward(weight, items, weights)
+        products = (items.flatten(1).T @ weight).view(*items.shape[1:], -1)
+        return products, seen.sums_of_rows(weight.detach(), weights), weight.sum(dim=0), weight.T @ weight
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, products: Tensor, sums: Tensor, total: Tensor, squares: Tensor
+    ) -> tuple[Tensor, None, None, None]:
+        weight, items, weights = ctx.saved_tensors
+        gradient = items.flatten(1) @ products.flatten(0, 1)
+        gradient.addmm_(weight, squares + squares.T).add_(total)
+        return gradient.add_(ctx.seen.gradient_of_table(sums, weights)), None, None, None
+
+
+class _Constant(torch.autograd.Function):
+    """Y^T W and the sums of W at the users' items, with gradients for Y and the scores there."""
+
+    @staticmethod
+    def forward(ctx: Any, items: Tensor, at_seen: Tensor, weight: Tensor, seen: Seen) -> tuple[Tensor, Tensor]:
+        ctx.seen, ctx.shape = seen, items.shape
+        ctx.save_for_backward(weight)
+        products = (items.flatten(1).T @ weight).view(*items.shape[1:], -1)
+        return products, seen.sums_of_rows(weight, at_seen.detach())
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, products: Tensor, sums: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        (weight,) = ctx.saved_tensors
+        of_items = (weight @ products.flatten(0, 1).T).view(ctx.shape)
+        return of_items, ctx.seen.gradient_of_weights(sums, weight), None, None
+
+
+def observed_rows(rows: Tensor, totals: Tensor, scale: float, counts: Tensor, learned: Learned, n_items: int) -> Tensor:
     """Return r W for r, the rows of softmax(R) + scale N divided by their length, [B, H].
 
     Args:
-        predicted: N W, [B, H], and
-        totals: N 1, [B], as `predicted_rows` gives them.
+        rows: N W, [B, H].
+        totals: N 1, [B].
         scale: weight of the predicted scores.
-        seen: R of these users.
-        weight: W, [I, H].
+        counts: items of each user, [B].
+        learned: what W contributes.
+        n_items: I.
     """
-    ones = torch.ones(len(seen.rows), 1, device=weight.device)
-    counts, sums = seen.totals(ones).squeeze(1), seen.sum_rows(weight, ones).squeeze(1)
-    n_items = len(weight)
     denominator = n_items + (math.e - 1.0) * counts
-    rows = (weight.sum(dim=0) + (math.e - 1.0) * sums) / denominator[:, None] + scale * predicted
+    constant = (learned.total + (math.e - 1.0) * learned.own) / denominator[:, None]
     own = (n_items - counts + math.e**2 * counts) / denominator.square()
     # N is zero where R is one, so that it meets the softmax in its constant part alone.
     squares = own + 2.0 * scale * totals / denominator + scale**2 * (totals != 0)
-    return rows * squares.clamp_min(1e-12).rsqrt()[:, None]
+    return (constant + scale * rows) * squares.clamp_min(1e-12).rsqrt()[:, None]
 
 
 class RowCritic(nn.Module):
@@ -156,63 +203,53 @@ class RowCritic(nn.Module):
             rows: x W without bias, [n, H], at least two of them for the batch normalization.
         """
         first = self.norms[0](leaky_relu(rows + self.bias, self.slope))
-        second = self.hidden(dropout(first, DROPOUTS[0], self.training))
+        second = self.hidden(drop(first, DROPOUTS[0], self.training))
         second = self.norms[1](leaky_relu(second, self.slope))
-        logits: Tensor = self.output(dropout(second, DROPOUTS[1], self.training))
+        logits: Tensor = self.output(drop(second, DROPOUTS[1], self.training))
         return OUTPUT_SCALE * logits.sigmoid().squeeze(1)
 
-    def judge(self, users: Tensor, items: Tensor, seen: Seen) -> Tensor:
+    def judge(self, features: Predicted) -> Tensor:
         """Return mean D of the predicted rows, a scalar whose gradient reaches the embeddings alone.
 
         Args:
-            users: fu of the batch's users, [B, M, D].
-            items: fi, [I, M, D].
-            seen: R of these users.
+            features: rows of the features.
         """
         # What is recorded while the weights are frozen leaves them out of the backward pass.
         self.requires_grad_(False)
-        rows, _ = predicted_rows(users, items, seen, self.weight)
-        judged: Tensor = self(rows.flatten(0, 1)).mean()
+        judged: Tensor = self(features.through(self.weight).flatten(0, 1)).mean()
         self.requires_grad_(True)
         return judged
 
-    def loss(self, own: Embeddings, features: Embeddings, seen: Seen, penalty_weight: float) -> Tensor:
+    def loss(self, own: Predicted, features: Predicted, penalty_weight: float) -> Tensor:
         """Return loss_D of the rows of a batch's users, a scalar whose gradient reaches the critic alone.
 
         Args:
-            own: final embeddings, [B, D] and [I, D].
-            features: fu and fi, [B, M, D] and [I, M, D].
-            seen: R of these users.
+            own: rows of the final embeddings, M = 1.
+            features: rows of the features of the same users.
             penalty_weight: weight of the gradient penalty.
         """
-        # The model's own embeddings are one more kind beside those of the modalities.
-        users, items = (torch.cat((f, e[:, None]), dim=1).detach() for f, e in zip(features, own, strict=True))
-        rows, totals = predicted_rows(users, items, seen, self.weight)
-        real = observed_rows(rows[:, -1], totals[:, -1], REAL_SCORES, seen, self.weight)
+        predicted = features.beside(own)
+        learned = Learned.of(self.weight, predicted)
+        rows, totals = predicted.join(learned.products, learned.sums), predicted.totals()[:, -1]
+        counts = predicted.seen.counts()
+        real = observed_rows(rows[:, -1], totals, REAL_SCORES, counts, learned, len(self.weight))
         fake = rows[:, :-1]
-        return self.compare(real.repeat_interleave(fake.shape[1], dim=0), fake.flatten(0, 1), penalty_weight)
+        real = real.repeat_interleave(fake.shape[1], dim=0)
+        return self.compare(real, fake.flatten(0, 1), learned.squares, penalty_weight)
 
-    def compare(self, real: Tensor, fake: Tensor, penalty_weight: float) -> Tensor:
+    def compare(self, real: Tensor, fake: Tensor, squares: Tensor, penalty_weight: float) -> Tensor:
         """Return mean D(fake) - mean D(real) + penalty_weight mean (|grad of D at a mixture| - 1)^2, a scalar.
 
         Args:
             real: real rows through the first layer's weights, [n, H].
             fake: predicted rows likewise, [n, H]; row r is mixed with real row r.
+            squares: W^T W, [H, H].
             penalty_weight: weight of the gradient penalty.
         """
         share = torch.rand(len(real), 1, device=real.device)
         mixed = share * real + (1.0 - share) * fake
         (gradient,) = torch.autograd.grad(self(mixed).sum(), mixed, create_graph=True)
-        lengths = ((gradient @ self._products()) * gradient).sum(dim=1).clamp_min(1e-12).sqrt()
+        lengths = ((gradient @ squares) * gradient).sum(dim=1).clamp_min(1e-12).sqrt()
         penalty = (lengths - 1.0).square().mean()
         loss: Tensor = self(fake).mean() - self(real).mean() + penalty_weight * penalty
         return loss
-
-    def _products(self) -> Tensor:
-        """Return W^T W, [H, H], for use in a quadratic form.
-
-        Its gradient there is symmetric, so that both factors contribute the same: one of them is taken for a constant
-        and counted twice, which saves a product as large as this one.
-        """
-        products = self.weight.detach().T @ self.weight
-        return 2.0 * products - products.detach()

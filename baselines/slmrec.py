@@ -43,14 +43,13 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from baselines.graph import SparseMatrix, bipartite_adjacency, normalize_symmetric
+from baselines.log_normalizers import sum_of_log_normalizers
 from baselines.losses import Pairs
 from baselines.modalities import FeatureTables, feature_matrices
+from baselines.unit_rows import unit_rows
 
 Product = Callable[[Tensor], Tensor]
 AUTHORS_ORDER = ("visual", "acoustic", "text")
-
-# exp(-60) = 9e-27
-SMALLEST_EXPONENT = -60.0
 
 
 class Propagated(NamedTuple):
@@ -78,28 +77,14 @@ class Occurrences(NamedTuple):
     places: Tensor
     counts: Tensor
 
+    def shares(self) -> Tensor:
+        """Return which share of the batch each of them is, [n]."""
+        return self.counts / len(self.places)
+
 
 def occurrences(column: Tensor) -> Occurrences:
     """Return the distinct entries of int64 [B]."""
     return Occurrences(*torch.unique(column, return_inverse=True, return_counts=True))
-
-
-def log_normalizers(anchors: Tensor, others: Tensor, counts: Tensor, temperature: float) -> Tensor:
-    """Return log of the sum over j of counts_j exp(a . o_j / t) for every anchor a, [A].
-
-    Args:
-        anchors: [A, D].
-        others: o, [n, D].
-        counts: [n].
-        temperature: t.
-    """
-    logits = torch.addmm(counts.log(), anchors, others.T, alpha=1.0 / temperature)
-    largest = logits.detach().amax(dim=1, keepdim=True)
-    logits = logits.sub_(largest)
-    # What is lost in a sum of at least 1 anyway is kept from becoming a denormal number: those are ten times slower.
-    logits.detach().clamp_min_(SMALLEST_EXPONENT)
-    # By hand and in place: the gradient of torch.logsumexp takes all exponentials a second time.
-    return logits.exp_().sum(dim=1).log() + largest[:, 0]
 
 
 class SLMRec(nn.Module):
@@ -213,19 +198,17 @@ class SLMRec(nn.Module):
 
     def main_loss(self, user_vectors: Tensor, item_vectors: Tensor, users: Occurrences, items: Occurrences) -> Tensor:
         """Return L_main of the vectors u and i of the distinct users and items, a scalar."""
-        u, i = normalize(user_vectors, dim=1), normalize(item_vectors, dim=1)
-        own = (u.index_select(0, users.places) * i.index_select(0, items.places)).sum(dim=1) / self.temperature
-        normalizers = log_normalizers(u, i, items.counts, self.temperature)
-        return (normalizers.index_select(0, users.places) - own).mean()
+        u, i = unit_rows(user_vectors) / self.temperature, unit_rows(item_vectors)
+        own = (u.index_select(0, users.places) * i.index_select(0, items.places)).sum(dim=1)
+        return sum_of_log_normalizers(u, i, users.shares(), items.counts.log()) - own.mean()
 
     def chain_loss(self, views: Tensor, items: Occurrences) -> Tensor:
         """Return L_1 + ... + L_M of the distinct items' views, [n, M + 1, D], a scalar."""
         anchor, total = views[:, 0], views.new_zeros(())
         for number, (link, partner) in enumerate(zip(self.chain, self.partners, strict=True), start=1):
-            anchor, other = link(anchor), partner(views[:, number])
-            own = (anchor * other).sum(dim=1) / self.ssl_temperature
-            normalizers = log_normalizers(anchor, other, items.counts, self.ssl_temperature)
-            total = total + (items.counts * (normalizers - own)).sum() / len(items.places)
+            anchor, other = link(anchor), partner(views[:, number]) / self.ssl_temperature
+            normalizers = sum_of_log_normalizers(anchor, other, items.shares(), items.counts.log())
+            total = total + normalizers - torch.dot(items.shares(), (anchor * other).sum(dim=1))
         return total
 
     def vectors(self) -> tuple[Tensor, Tensor]:

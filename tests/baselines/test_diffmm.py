@@ -11,6 +11,7 @@ from baselines.diffmm import DiffMM, contrast
 from baselines.diffrec import snr_weights
 from baselines.graph import SparseMatrix, SymmetricGraph
 from baselines.modality_denoiser import diffmm_variances
+from baselines.seen_items import Seen
 from ld4mrec.diffusion import posterior_mean_weights
 
 N_USERS, N_ITEMS = 40, 30
@@ -143,17 +144,37 @@ def dense_denoiser(denoiser, x, step):
 
 
 @pytest.mark.parametrize("reweight", ["snr", "none"])
-def test_denoiser_loss_by_the_equations(interactions, features, reweight, monkeypatch):
+def test_denoiser_loss_and_gradients_by_the_equations(interactions, features, reweight, monkeypatch):
     model = build(interactions, features, dropout=0.0, reweight=reweight, diffusion_steps=3)
     denoiser, x = model.denoisers[0], torch.from_numpy(interactions.toarray())
+    torch.nn.init.normal_(denoiser.output.bias)
     steps, table, wanted = torch.arange(40) % 3, torch.randn(N_ITEMS, 6), torch.randn(40, 6)
     denoiser.variances.zero_()
     monkeypatch.setattr(torch, "randint", lambda *_, **__: steps)
-    loss = denoiser.loss(x, table, wanted, 0.3)
+    loss = denoiser.loss(Seen.of(model.rows, torch.arange(40)), table, wanted, 0.3)
     predictions = torch.stack([dense_denoiser(denoiser, x, step) for step in range(3)])[steps, torch.arange(40)]
     scale = snr_weights(diffmm_variances(3, 0.1, 1e-4, 0.02)).float() if reweight == "snr" else torch.ones(3)
     per_row = scale[steps] * (predictions - x).square().mean(1) + 0.3 * (predictions @ table - wanted).square().mean(1)
-    assert loss.item() == pytest.approx(per_row.mean().item(), rel=1e-5)
+    expected = per_row.mean()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    named = dict(denoiser.named_parameters())
+    found = torch.autograd.grad(loss, list(named.values()))
+    for gradient, other in zip(found, torch.autograd.grad(expected, list(named.values())), strict=True):
+        assert torch.allclose(gradient, other, rtol=1e-4, atol=1e-5 * float(other.abs().max()))
+
+
+def test_noisy_rows_have_the_moments_of_their_step_and_dropout(interactions, features):
+    model = build(interactions, features, noise_scale=1.0, noise_min=0.1, noise_max=0.6, dropout=0.25)
+    denoiser = model.denoisers[0].train()
+    users, step = torch.zeros(20_000, dtype=torch.int64), 3
+    steps, seen = torch.full_like(users, step), Seen.of(model.rows, users)
+    variance, x = denoiser.variances[step].item(), torch.from_numpy(interactions.toarray())[0]
+    rows = denoiser.noisy_rows(seen, steps)
+    assert (rows == 0).float().mean().item() == pytest.approx(0.25, abs=0.01)
+    assert torch.allclose(rows.mean(dim=0), (1 - variance) ** 0.5 * x, atol=0.05)
+    assert torch.allclose(rows.square().mean(dim=0), ((1 - variance) * x + variance) / 0.75, atol=0.08)
+    denoiser.eval()
+    assert not (denoiser.noisy_rows(seen, steps) == 0).any()
 
 
 def test_generated_rows_agree_with_the_plain_reverse_loop(interactions, features):

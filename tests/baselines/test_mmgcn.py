@@ -107,6 +107,18 @@ def test_penalty_is_left_out_where_it_is_a_constant(interactions, features, batc
     assert light.loss(batch).item() == heavy.loss(batch).item()
 
 
+@pytest.mark.parametrize("trainable", [False, True])
+def test_loading_brings_what_is_computed_once_in_line(interactions, features, trainable):
+    model = small(interactions, features, trainable_id=trainable)
+    torch.manual_seed(99)
+    other = MMGCN(interactions, features, embedding_dim=6, compressed_dim=4, trainable_id=trainable)
+    other.begin_scoring()
+    users = torch.arange(N_USERS)
+    assert not torch.allclose(model.score(users), other.score(users))
+    other.load_state_dict(model.state_dict())
+    assert torch.equal(model.score(users), other.score(users))
+
+
 def test_training_outdates_what_was_propagated(interactions, features, batch):
     model = small(interactions, features)
     model.begin_scoring()

@@ -10,7 +10,8 @@ from torch.nn.functional import logsigmoid, normalize
 import baselines.modality_views as modality_views
 from baselines.mmssl import MMSSL
 from baselines.modality_views import BestItems, ModalityAttention, contrast, unit
-from baselines.row_critic import REAL_SCORES, RowCritic, Seen, observed_rows, predicted_rows
+from baselines.row_critic import REAL_SCORES, Learned, Predicted, RowCritic, observed_rows
+from baselines.seen_items import Seen
 from ld4mrec.rows import UserRows
 
 N_USERS, N_ITEMS = 40, 30
@@ -149,9 +150,9 @@ def test_critic_loss_agrees_with_dense_rows_and_their_gradients(interactions, fe
     model = small(interactions, features, critic_slope=0.2, critic_dims=(6, 4)).eval()
     encoded, users, critic = model.encode(), torch.tensor([1, 4, 6, 8, 20]), model.critic
     torch.manual_seed(seed)
-    features = encoded.feature_users[users], encoded.feature_items
-    own = encoded.users[users], encoded.items
-    loss = critic.loss(own, features, Seen.of(model.rows, users), 0.3)
+    features = Predicted.of(encoded.feature_users[users], encoded.feature_items, Seen.of(model.rows, users))
+    own = Predicted.of(encoded.users[users][:, None], encoded.items[:, None], features.seen)
+    loss = critic.loss(own, features, 0.3)
 
     seen = torch.from_numpy(interactions.toarray())[users]
     rows = naive_rows(encoded.users[users], encoded.items, seen)
@@ -177,12 +178,15 @@ def test_rows_of_predicted_and_observed_interactions_by_hand():
     rows = UserRows(csr_array(np.array([[1, 0, 0], [0, 0, 0], [1, 1, 1]], dtype=np.float32)))
     seen = Seen.of(rows, torch.arange(3))
     users, items = torch.tensor([[1.0], [2.0], [1.0]]), torch.tensor([[5.0], [3.0], [4.0]])
-    predicted, totals = predicted_rows(users[:, None], items[:, None], seen, torch.eye(3))
+    rows = Predicted.of(users[:, None], items[:, None], seen)
+    predicted, totals = rows.through(torch.eye(3)), rows.totals()
     root = math.sqrt(50)
     expected = torch.tensor([[0.0, 0.6, 0.8], [5 / root, 3 / root, 4 / root], [0.0, 0.0, 0.0]])
     assert torch.allclose(predicted[:, 0], expected, atol=1e-6)
     assert torch.allclose(totals[:, 0], expected.sum(dim=1), atol=1e-6)
-    real = observed_rows(predicted[:, 0], totals[:, 0], 2.0, seen, torch.eye(3))
+    learned = Learned.of(torch.eye(3), rows)
+    assert torch.allclose(rows.join(learned.products, learned.sums), predicted)
+    real = observed_rows(predicted[:, 0], totals[:, 0], 2.0, seen.counts(), learned, 3)
     r = torch.tensor([[1.0, 0, 0], [0, 0, 0], [1, 1, 1]])
     assert torch.allclose(real, normalize(r.softmax(dim=1) + 2.0 * expected, dim=1), atol=1e-6)
 

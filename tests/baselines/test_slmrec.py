@@ -6,7 +6,7 @@ import torch
 from scipy.sparse import csr_array
 
 from baselines.graph import bipartite_adjacency, normalize_symmetric
-from baselines.slmrec import SLMRec, chain_order, log_normalizers, occurrences
+from baselines.slmrec import SLMRec, chain_order, occurrences
 
 N_USERS, N_ITEMS, D = 40, 30, 6
 
@@ -107,33 +107,7 @@ def test_occurrences_by_hand():
     assert found.distinct.tolist() == [2, 5, 7]
     assert found.counts.tolist() == [1, 1, 3]
     assert found.places.tolist() == [2, 0, 2, 2, 1]
-
-
-def test_log_normalizers_by_hand():
-    anchors, others = torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.tensor([[1.0, 1.0], [3.0, 0.0]])
-    # a . o / 0.5 is [[2, 6], [4, 0]].
-    found = log_normalizers(anchors, others, torch.tensor([1, 4]), 0.5)
-    e = np.exp
-    assert found.tolist() == pytest.approx([np.log(e(2) + 4 * e(6)), np.log(e(4) + 4)])
-
-
-def test_log_normalizers_of_large_products_are_exact_and_never_denormal():
-    torch.manual_seed(0)
-    anchors, others = 30 * torch.randn(20, 5), 30 * torch.randn(50, 5)
-    counts = torch.randint(1, 9, (50,))
-    anchors.requires_grad_()
-    found = log_normalizers(anchors, others, counts, 0.1)
-    exact = (anchors.detach().double() @ others.double().T / 0.1 + counts.double().log()).logsumexp(dim=1)
-    assert torch.allclose(found.double(), exact, rtol=1e-5)
-    (gradient,) = torch.autograd.grad(found.sum(), anchors)
-    weights = torch.softmax(anchors.detach().double() @ others.double().T / 0.1 + counts.double().log(), dim=1)
-    assert torch.allclose(gradient.double(), weights @ others.double() / 0.1, rtol=1e-3, atol=1e-2)
-    seen = []
-    logits = anchors.detach().requires_grad_()
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: seen.append(t.detach()) or t, lambda t: t):
-        log_normalizers(logits, others, counts, 0.1)
-    (exponentials,) = (t for t in seen if t.shape == (20, 50))
-    assert exponentials.min() > torch.finfo(torch.float32).tiny
+    assert found.shares().tolist() == pytest.approx([0.2, 0.2, 0.6])
 
 
 @pytest.mark.parametrize("fusion", ["concat", "mean"])
