@@ -15,7 +15,9 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import dropout, interpolate, pad, scaled_dot_product_attention, silu
+from torch.nn.functional import interpolate, pad, scaled_dot_product_attention, silu
+
+from baselines.dropout import drop
 
 CHANNELS = (8, 16, 16, 16)
 N_GROUPS = 8
@@ -117,7 +119,7 @@ class ResidualBlock(nn.Module):
         residual = self.convolutions[0](silu(self.norms[0](maps)))
         # T rows go through the layer, not B.
         residual = residual + self.step_layer(told).index_select(0, steps)[:, :, None, None]
-        residual = dropout(silu(self.norms[1](residual)), self.dropout, self.training)
+        residual = drop(silu(self.norms[1](residual)), self.dropout, self.training)
         result: Tensor = self.shortcut(maps) + self.convolutions[1](residual)
         return result
 

@@ -102,6 +102,7 @@ REGISTRY: dict[str, ModelSpec] = {
         _multimedia("freedom", "baselines.freedom:FREEDOM", "Zhou & Shen, ACM MM 2023"),
         _multimedia("mmssl", "baselines.mmssl:MMSSL", "Wei et al., WWW 2023"),
         _multimedia("diffmm", "baselines.diffmm:DiffMM", "Jiang et al., ACM MM 2024"),
+        _multimedia("mcdrec-bm3", "baselines.mcdrec:MCDRecBM3", "Ma et al., WWW 2024 Companion", aliases=("mcdrec",)),
         _multimedia("mcdrec-freedom", "baselines.mcdrec:MCDRecFREEDOM", "Ma et al., WWW 2024 Companion"),
         _multimedia("mgcn", "baselines.mgcn:MGCN", "Yu et al., ACM MM 2023"),
         ModelSpec(

@@ -46,6 +46,7 @@ def diffusion(**settings):
         "share": 0.3,
         "dropout": 0.0,
         "denoised": "all",
+        "center": False,
         "detach_target": False,
     }
     torch.manual_seed(0)
@@ -110,6 +111,45 @@ def test_estimate_fusion_and_loss_by_the_equations(monkeypatch):
     assert loss.item() == pytest.approx(error.item(), rel=1e-5)
     total, wanted = fused.square().sum() + loss, expected.square().sum() + error
     assert torch.allclose(torch.autograd.grad(total, q)[0], torch.autograd.grad(wanted, q)[0], atol=1e-4)
+
+
+def test_centered_inputs_have_no_mean_and_differ_by_nothing_else():
+    q, conditions = torch.randn(9, 16), [torch.randn(9, 16), torch.randn(9, 16)]
+    plain, centered = (diffusion(center=center).fuse(q, q, conditions) for center in (False, True))
+    assert torch.allclose(centered, plain - plain.mean(dim=0), atol=1e-6)
+    assert plain.mean(dim=0).abs().max() > 1e-3
+
+
+def test_blocks_give_what_all_items_at_once_give(monkeypatch):
+    q, conditions = torch.randn(9, 16, requires_grad=True), [torch.randn(9, 16), torch.randn(9, 16)]
+    found = []
+    for size in (100, 4):
+        module = diffusion(diffusion_steps=4)
+        monkeypatch.setattr("baselines.item_diffusion.BLOCK", size)
+        torch.manual_seed(1)
+        fused, loss = module(q, conditions, torch.tensor([0]))
+        total = fused.square().sum() + loss
+        found.append((total, *torch.autograd.grad(total, [q, *module.parameters()], allow_unused=True)))
+    for whole, blocked in zip(*found, strict=True):
+        assert (whole is None) == (blocked is None)
+        assert whole is None or torch.allclose(whole, blocked, atol=1e-4, rtol=1e-4)
+
+
+def test_blocks_are_computed_twice_with_the_same_dropout(monkeypatch):
+    q, conditions = torch.randn(9, 16, requires_grad=True), [torch.randn(9, 16), torch.randn(9, 16)]
+    module, passes = diffusion(dropout=0.5), []
+    module.unet.register_forward_pre_hook(lambda _, given: passes.append(len(given[0])))
+    monkeypatch.setattr("baselines.item_diffusion.BLOCK", 4)
+
+    def gradients():
+        torch.manual_seed(1)
+        return torch.autograd.grad(module.estimate(q, conditions).square().sum(), [q, *module.unet.parameters()])
+
+    found = gradients()
+    assert sorted(passes) == [1, 1, 4, 4, 4, 4]
+    monkeypatch.setattr("baselines.item_diffusion.checkpoint", lambda unet, *given, use_reentrant: unet(*given))
+    for gradient, other in zip(found, gradients(), strict=True):
+        assert torch.allclose(gradient, other, rtol=1e-4, atol=1e-4)
 
 
 def test_a_detached_target_does_not_pull_at_the_embeddings(monkeypatch):
