@@ -27,7 +27,7 @@ QUICK = {
     "mmgcn": {"learning_rate": 0.01, "batch_size": 1024, "compressed": ("text", "visual"), "compressed_dim": 32},
     "dualgnn": {"learning_rate": 0.01, "batch_size": 512},
     "mmssl": {"learning_rate": 0.02, "batch_size": 1024, "embedding_dim": 32, "critic_dims": (32, 16)},
-    "diffmm": {"learning_rate": 0.01, "batch_size": 512, "hidden_dim": 64},
+    "diffmm": {"learning_rate": 0.01, "batch_size": 512, "hidden_dim": 64, "reg_weight": 1e-3},
     # One step of diffusion skips the chain; its own tests have longer ones.
     "mcdrec-freedom": {"learning_rate": 0.05, "batch_size": 4096, "embedding_dim": 16, "diffusion_steps": 1},
     # Its inputs share a large mean as published, which hides what the few toy items have of their own.
