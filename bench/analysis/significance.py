@@ -189,9 +189,16 @@ def sign_flip_p(differences: Values) -> float:
     observed one counts among them, so that p is never zero (Phipson and Smyth, 2010).
     """
     if len(differences) <= LARGEST_EXACT_N:
+        largest = np.abs(differences).max() or 1.0
+
+        def rounded_mean(flipped: Floats, axis: int) -> Floats:
+            """Return the mean to twelve digits of the largest, so that patterns that tie are seen to tie."""
+            means: Floats = np.round(flipped.mean(axis=axis) / largest, 12)
+            return means
+
         # 2^13 patterns are fewer than the resamples asked for, which makes SciPy enumerate them.
         exact = stats.permutation_test(
-            (differences,), np.mean, permutation_type="samples", vectorized=True, n_resamples=N_RESAMPLES
+            (differences,), rounded_mean, permutation_type="samples", vectorized=True, n_resamples=N_RESAMPLES
         )
         return float(exact.pvalue)
     # A zero keeps its value under a flip and adds nothing to any sum: without the tied users the test is the

@@ -56,6 +56,11 @@ def test_agrees_with_scipys_paired_t():
     assert (result.ci_low, result.ci_high) == (pytest.approx(interval.low), pytest.approx(interval.high))
 
 
+def test_patterns_that_tie_but_for_rounding_are_counted():
+    # They add up to zero, which hundredths do not as floats: every pattern is as far from zero as what was seen.
+    assert sign_flip_p(np.array([-0.02, -0.04, 0.02, -0.03, 0.07])) == 1.0
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(-20, 20), min_size=2, max_size=9).filter(any))
 def test_exact_sign_flip_counts_every_pattern(values: list[int]):
