@@ -34,6 +34,7 @@ def write(dataset: PreparedDataset, folder: Path, *, user_graph: bool = False) -
     write_features(dataset, inside)
     if user_graph:
         neighbors: Any = np.array(neighbors_of_users(dataset.matrix("train")), dtype=object)
+        # MMRec reads a pickled dictionary; it is written here and never read.
         np.save(inside / USER_GRAPH, neighbors, allow_pickle=True)
 
 
