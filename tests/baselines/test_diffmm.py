@@ -1,5 +1,4 @@
 from itertools import combinations
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,21 +14,6 @@ from baselines.seen_items import Seen
 from ld4mrec.diffusion import posterior_mean_weights
 
 N_USERS, N_ITEMS = 40, 30
-
-
-@pytest.fixture
-def features():
-    drawn = torch.Generator().manual_seed(5)
-    tables = {name: torch.randn(N_ITEMS, width, generator=drawn) for name, width in (("visual", 7), ("audio", 5))}
-    tables["visual"][[3, 11]] = 0.0
-    return tables
-
-
-@pytest.fixture
-def batch():
-    return SimpleNamespace(
-        users=torch.tensor([0, 3, 3, 7]), positives=torch.tensor([1, 0, 2, 0]), negatives=torch.tensor([4, 4, 9, 1])
-    )
 
 
 def build(interactions, features, **settings):
@@ -250,7 +234,7 @@ def test_denoisers_learn_in_begin_epoch_and_the_model_in_steps(interactions, fea
 
 
 def test_denoising_error_falls(interactions, features):
-    model = build(interactions, features, learning_rate=0.01, reweight="none", dropout=0.0)
+    model = build(interactions, features, learning_rate=0.01, reweight="none", dropout=0.0, msi_weight=0.0)
     x, errors = torch.from_numpy(interactions.toarray()), []
     for epoch in range(60):
         model.begin_epoch(epoch)
@@ -286,7 +270,7 @@ def test_nothing_is_as_large_as_users_times_items(features):
     assert all(isinstance(graph, SparseMatrix) for graph in model.generated_graphs)
 
 
-@pytest.mark.parametrize("names", [["visual"], ["audio"], ["visual", "audio"], ["visual", "audio", "third.one"]])
+@pytest.mark.parametrize("names", [["visual"], ["text"], ["visual", "text"], ["visual", "text", "third.one"]])
 @pytest.mark.parametrize("contrast_with", ["modalities", "main"])
 def test_any_modalities_and_empty_rows_stay_finite(interactions, features, batch, names, contrast_with):
     features["third.one"] = torch.zeros(N_ITEMS, 3)

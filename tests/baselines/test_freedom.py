@@ -1,5 +1,3 @@
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -9,26 +7,6 @@ from torch.nn.functional import logsigmoid
 from baselines.freedom import FREEDOM, SampledGraph, frozen_item_graph, graph_weights
 
 N_USERS, N_ITEMS = 40, 30
-
-
-@pytest.fixture
-def features():
-    generator = torch.Generator().manual_seed(5)
-    tables = {
-        "visual": torch.randn(N_ITEMS, 7, generator=generator),
-        "text": torch.randn(N_ITEMS, 4, generator=generator),
-    }
-    tables["text"][3] = 0.0
-    return tables
-
-
-@pytest.fixture
-def batch():
-    return SimpleNamespace(
-        users=torch.tensor([0, 3, 3, 7, 5]),
-        positives=torch.tensor([1, 0, 2, 0, 11]),
-        negatives=torch.tensor([4, 4, 9, 1, 2]),
-    )
 
 
 def build(interactions, features, **settings):

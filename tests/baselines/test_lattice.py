@@ -1,5 +1,4 @@
 from itertools import pairwise
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,15 +20,6 @@ def features():
     }
     tables["text"][3] = 0.0
     return tables
-
-
-@pytest.fixture
-def batch():
-    return SimpleNamespace(
-        users=torch.tensor([0, 3, 3, 7, 5]),
-        positives=torch.tensor([1, 0, 2, 0, 11]),
-        negatives=torch.tensor([4, 4, 9, 1, 2]),
-    )
 
 
 def build(interactions, features, **settings):

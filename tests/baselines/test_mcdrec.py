@@ -1,5 +1,3 @@
-from types import SimpleNamespace
-
 import pytest
 import torch
 from scipy.sparse import csr_array
@@ -16,21 +14,6 @@ N_USERS, N_ITEMS = 40, 30
 MODELS = [MCDRecBM3, MCDRecFREEDOM]
 # Everything random in a step but the noise of the diffusion.
 CALM = {"embedding_dim": 4, "network_dropout": 0.0, "diffusion_steps": 3}
-
-
-@pytest.fixture
-def features():
-    drawn = torch.Generator().manual_seed(5)
-    tables = {name: torch.randn(N_ITEMS, width, generator=drawn) for name, width in (("visual", 7), ("audio", 5))}
-    tables["visual"][[3, 11]] = 0.0
-    return tables
-
-
-@pytest.fixture
-def batch():
-    return SimpleNamespace(
-        users=torch.tensor([0, 3, 3, 7]), positives=torch.tensor([1, 0, 2, 0]), negatives=torch.tensor([4, 4, 9, 1])
-    )
 
 
 def build(cls, interactions, features, **settings):
@@ -366,7 +349,7 @@ def test_scoring_leaves_no_trace_in_training(cls, denoised, interactions, featur
 
 
 @pytest.mark.parametrize("cls", MODELS)
-@pytest.mark.parametrize("names", [["visual"], ["visual", "audio", "third.one"]])
+@pytest.mark.parametrize("names", [["visual"], ["visual", "text", "third.one"]])
 def test_any_modalities_stay_finite_and_reload(cls, names, interactions, features, batch):
     features["third.one"] = torch.zeros(N_ITEMS, 3)
     chosen = {name: features[name] for name in names}

@@ -19,13 +19,6 @@ def features():
     return matrices
 
 
-@pytest.fixture
-def batch():
-    return SimpleNamespace(
-        users=torch.tensor([0, 3, 3, 7]), positives=torch.tensor([1, 0, 2, 0]), negatives=torch.tensor([4, 4, 9, 1])
-    )
-
-
 def small(interactions, features, **settings):
     torch.manual_seed(0)
     return MMGCN(interactions, features, **{"embedding_dim": 6, "compressed_dim": 4, **settings})
