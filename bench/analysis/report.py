@@ -19,7 +19,7 @@ from bench.analysis.layout import (
     metric_title,
 )
 from bench.analysis.markdown import render_document
-from bench.analysis.selection import Selection, describe_left_out, mixed_conditions, select_runs
+from bench.analysis.selection import Selection, cut_short, describe_left_out, mixed_conditions, select_runs
 from bench.analysis.significance import ALPHA
 from bench.analysis.tables import (
     HIGHER_IS_BETTER,
@@ -139,7 +139,7 @@ def build_report(
     accuracy_cells = accuracy_table(selection, summary, metrics, over_seeds, baseline)
     cost_cells = cost_table(selection, summary, efficiency)
     primary = of_metric(comparisons, metric)
-    warnings = [*statements.protocol_warnings(selection), *mixed_conditions(selection)]
+    warnings = [*statements.protocol_warnings(selection), *cut_short(selection), *mixed_conditions(selection)]
     by_unit = [primary[primary["unit"] == unit] for unit in UNITS] if len(primary) else []
     report = Report(
         dataset=dataset,

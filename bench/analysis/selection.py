@@ -238,3 +238,21 @@ def mixed_conditions(selection: Selection) -> list[str]:
     if len(commits) > 1:
         warnings.append(f"The runs come from different commits of the program: {', '.join(sorted(commits))}.")
     return warnings
+
+
+def cut_short(selection: Selection) -> list[str]:
+    """Return a warning if training ended at the limit of epochs, where patience might have let it go on."""
+    cut = {
+        label: [run.seed for run in selection.finished(label) if run.data["training"]["stopped"] == "max_epochs"]
+        for label in selection.labels
+    }
+    models = [f"{label} ({plural(seeds, 'seed')})" for label, seeds in cut.items() if seeds]
+    if not models:
+        return []
+    n_runs = sum(map(len, cut.values()))
+    training = selection.example.data["protocol"]["training"]
+    limit, patience = count(training["max_epochs"], "epoch"), count(training["patience"], "evaluation")
+    return [
+        f"{count(n_runs, 'run')} ended at the limit of {limit}, not because {patience} brought no gain: "
+        f"{', '.join(models)}. Longer training might rank these models differently; raise --max-epochs to see."
+    ]

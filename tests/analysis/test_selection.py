@@ -1,6 +1,6 @@
 import pytest
 
-from bench.analysis.selection import describe_left_out, mixed_conditions, select_runs
+from bench.analysis.selection import cut_short, describe_left_out, mixed_conditions, select_runs
 from bench.analysis.tables import runs_frame
 from bench.errors import StoreError
 
@@ -104,6 +104,19 @@ def test_different_versions_machines_and_commits_are_warned_of(runs):
     assert "Other CPU / Test CPU" in machines
     assert "Do not compare their times" in machines
     assert "01234567, fedcba98" in commits
+
+
+def test_training_that_ended_at_the_limit_of_epochs_is_warned_of(runs):
+    for seed in (1, 2):
+        runs.add("ld4mrec", seed)
+        runs.add("ease", seed, closed_form=True)
+    assert cut_short(select(runs)) == []
+    for seed in (1, 2):
+        runs.add("lightgcn", seed, changes={"training": {"stopped": "max_epochs"}})
+    (line,) = cut_short(select(runs))
+    assert line.startswith("2 runs ended at the limit of 1,000 epochs, not because 20 evaluations brought no gain")
+    assert "lightgcn (seeds 1, 2)" in line
+    assert "ld4mrec" not in line
 
 
 def test_the_frame_of_runs_has_every_run_and_every_cell_never_begun(runs):
