@@ -81,11 +81,13 @@ def command(
             text = merged_presets(path, prepared.name, budget, protocol, winners)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
-    tuning.write_table()
-    _finish(tuning, [spec.name for spec in specs], winners, path, as_json)
+            trials = tuning.write_table()
+    taken_up = "" if presets_file else f" bench run uses {path.name} from now on."
+    note(f"presets: {path}; every trial: {trials}.{taken_up}")
+    _finish(tuning, [spec.name for spec in specs], winners, as_json)
 
 
-def _finish(tuning: "Tuning", names: list[str], winners: "list[Winner]", path: Path, as_json: bool) -> None:
+def _finish(tuning: "Tuning", names: list[str], winners: "list[Winner]", as_json: bool) -> None:
     """Print what won; exit with 1 if a model has no trial that worked."""
     if as_json:
         print_json([{"model": w.model, "changed": w.changed, "valid": w.mean, "trials": w.n_trials} for w in winners])
@@ -98,7 +100,6 @@ def _finish(tuning: "Tuning", names: list[str], winners: "list[Winner]", path: P
             changed = ", ".join(f"{name}={value}" for name, value in sorted(winner.changed.items())) or "nothing"
             table.add_row(winner.model, f"{winner.mean:.4f}", str(winner.n_trials), changed)
         out.print(table)
-    note(f"presets: {path}; every trial: {tuning.folder / 'trials.csv'}. bench run uses presets.toml from now on.")
     failed = [name for name in names if name not in {winner.model for winner in winners}]
     if failed:
         note(f"every trial failed: {', '.join(failed)}")

@@ -161,6 +161,21 @@ def test_the_command_writes_presets_that_run_takes_up(in_empty_folder, capsys):
     assert "mf-bpr" in kept
 
 
+def test_a_search_that_is_stopped_leaves_what_it_has_found(in_empty_folder, monkeypatch, capsys):
+    search = Tuning.search
+
+    def stop_at_the_second(tuning, spec, budget):
+        if spec.name == "lightgcn":
+            raise KeyboardInterrupt
+        return search(tuning, spec, budget)
+
+    monkeypatch.setattr(Tuning, "search", stop_at_the_second)
+    with pytest.raises(SystemExit):
+        main(["tune", "--dataset", "toy", "--models", "ease,lightgcn", "--settings", "2", "--finalists", "1"])
+    assert list(load_presets("toy", in_empty_folder / "results")) == ["ease"]
+    assert len((in_empty_folder / "results/toy/tuning/trials.csv").read_text().splitlines()) == 1 + 2 + 2
+
+
 def test_a_number_of_seeds_is_refused_for_the_reports_use_them(in_empty_folder, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["tune", "--dataset", "toy", "--models", "ease", "--seeds", "11"])
