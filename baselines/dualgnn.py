@@ -17,12 +17,14 @@ Readings taken:
 
 - BPR takes a logarithm to base 2, as in the code, which makes it 1.44 times that of other models.
 - A user with fewer than k others in common gets them repeated at random up to k, drawn anew for each epoch, as in the
-  code: others drawn twice count twice in the softmax. Scores use the expectation, each of them once, so that they do
-  not depend on a draw; `padding="none"` trains that way too.
+  code: from the list as it grows, and others drawn twice count twice in the softmax. Scores take each of them once, so
+  that they do not depend on a draw; `padding="none"` trains that way too.
+- Of users with equally many items in common at the cut to k, which of them stay is arbitrary in the code, random here.
 - The softmax is over raw counts, as in the code: who shares five items more has 148 times the weight.
 - MMRec adds up the modalities in place, in the very tensor of the first one, so that t_u = w_u1 sum_m z_mu + sum_{m>1}
   w_um z_mu there. That is a change of basis of w, which learns the same functions from another start.
   `overwritten="visual"` reproduces it, with the modality that comes first there.
+- With a single modality w scales a user's taste; MMRec leaves it out then.
 - Two propagation layers, whatever the settings of either code say.
 
 Left out, because nothing reads them: the weights of the items (regularized only) and three more layers of the code.
@@ -157,7 +159,7 @@ class DualGNN(nn.Module):
 
     def _encode(self) -> tuple[Tensor, Tensor]:
         tastes, items = self.smooth()
-        return tastes.detach() + self.user_graph.expect(tastes), items.detach()
+        return tastes.detach() + self.user_graph.propagate_all(tastes), items.detach()
 
     def score(self, users: Tensor) -> Tensor:
         """Return e_u . e_i for all items, [len(users), n_items]."""

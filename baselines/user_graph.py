@@ -3,7 +3,9 @@
 Reference: Wang, Wei, Yin, Wu, Song, Nie, "DualGNN: Dual Graph Neural Network for Multimedia Recommendation", IEEE
 Transactions on Multimedia 2021.
 
-R R^T is never dense, and is made in blocks of users of which the k largest counts stay, equal counts by rising index.
+R R^T is never dense, and is made in blocks of users of which the k largest counts stay. Where users share few items,
+equal counts are the rule at the cut: all users stand in a random circle, the same in every run, and each takes those
+that come next after them. Taken by rising index, a few hundred users would be everybody's neighbors.
 """
 
 import numpy as np
@@ -15,6 +17,8 @@ from torch.nn.functional import embedding_bag
 # Products of R R^T in one block of users: 24 MiB of counts and indices before equal ones are added. Larger blocks spend
 # their time on fresh memory.
 BLOCK_PRODUCTS = 1 << 21
+# Draws the circle.
+SEED = 0
 # Steps in which counts, and then users, are told apart before what is left is sorted.
 DIGITS = 256
 
@@ -22,15 +26,17 @@ DIGITS = 256
 def common_items(interactions: csr_array, n_neighbors: int) -> csr_array:
     """Return (R R^T)_uv at the k users v with the most items in common with u, [U, U] float32; u itself is left out.
 
-    Users come by rising index; of equal counts at the cut the lower indices stay.
+    Of equal counts at the cut those stay that come next after u in the circle.
 
     Args:
         interactions: R, binary, [U, I].
         n_neighbors: k.
     """
     n_users = interactions.shape[0]
+    circle = np.random.default_rng(SEED).permutation(n_users)
     ones = np.ones(interactions.nnz, dtype=np.int32)
-    binary = csr_array((ones, interactions.indices, interactions.indptr), interactions.shape)
+    # Users by their place in the circle.
+    binary = csr_array((ones, interactions.indices, interactions.indptr), interactions.shape)[circle]
     transposed = csr_array(binary.T)
     products = np.concatenate(([0], np.cumsum(binary @ np.diff(transposed.indptr).astype(np.int64))))
     blocks = []
@@ -41,7 +47,7 @@ def common_items(interactions: csr_array, n_neighbors: int) -> csr_array:
         blocks.append(_most_in_common(csr_array(binary[first:last] @ transposed), first, n_neighbors))
         first = last
     rows, columns, counts = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
-    return csr_array((counts.astype(np.float32), (rows, columns)), shape=(n_users, n_users))
+    return csr_array((counts.astype(np.float32), (circle[rows], circle[columns])), shape=(n_users, n_users))
 
 
 def _most_in_common(counts: csr_array, first: int, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -50,35 +56,42 @@ def _most_in_common(counts: csr_array, first: int, k: int) -> tuple[np.ndarray, 
     Args:
         counts: rows first, first + 1, ... of R R^T.
         first: the user of row 0.
-        k: entries kept per row.
+        k: entries kept per row; of equal ones those that come next after the diagonal, the first column after the last.
     """
-    # The diagonal may be among them, hence one more.
-    rows, columns, values = _among_the_largest(counts, k + 1)
-    others = columns != rows + first
-    rows, columns, values = rows[others], columns[others], values[others]
-    # One sort of one number: row, then falling count, then column.
-    n_columns, most = counts.shape[1], int(values.max(initial=0))
-    keys = (rows * (most + 1) + most - values) * n_columns + columns
+    n_rows, n_columns = counts.shape
+    rows = np.repeat(np.arange(n_rows), np.diff(counts.indptr))
+    # Columns as steps from the diagonal, which is 0.
+    steps = counts.indices - rows - first
+    steps += n_columns * (steps < 0)
+    others = steps > 0
+    rows, steps, values = _among_the_largest(rows[others], steps[others], counts.data[others], counts.shape, k)
+    # One sort of one number: row, then falling count, then step.
+    most = int(values.max(initial=0))
+    keys = (rows * (most + 1) + most - values) * n_columns + steps
     keys.sort()
-    levels, columns = np.divmod(keys, n_columns)
+    levels, steps = np.divmod(keys, n_columns)
     rows, falling = np.divmod(levels, most + 1)
-    starts = np.searchsorted(rows, np.arange(counts.shape[0]))
+    starts = np.searchsorted(rows, np.arange(n_rows))
     kept = np.arange(len(rows)) - starts[rows] < k
-    return rows[kept] + first, columns[kept], most - falling[kept]
+    rows = rows[kept] + first
+    return rows, (rows + steps[kept]) % n_columns, most - falling[kept]
 
 
-def _among_the_largest(counts: csr_array, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return (row, column, count) of entries that hold the k largest of each row, int64, and few others.
+def _among_the_largest(
+    rows: np.ndarray, columns: np.ndarray, values: np.ndarray, shape: tuple[int, int], k: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return (row, column, value) of entries that hold the k largest of each row, int64, and few others.
 
     Most users that meet at all share a single popular item: sorting them all would take longer than counting.
 
     Args:
-        counts: [rows, U], positive.
+        rows: of the entries.
+        columns: of the entries.
+        values: of the entries, positive.
+        shape: number of rows and of columns.
         k: entries wanted per row; of equal ones those with lower columns.
     """
-    n_rows, n_columns = counts.shape
-    rows = np.repeat(np.arange(n_rows), np.diff(counts.indptr))
-    columns, values = counts.indices, counts.data
+    n_rows, n_columns = shape
     falling = DIGITS - np.minimum(values, DIGITS)
     last, room = _digit_reached(rows, falling, n_rows, np.full(n_rows, k))
     kept = np.flatnonzero(falling <= last[rows])
@@ -121,7 +134,7 @@ class UserGraph(nn.Module):
     starts: Tensor
     neighbors: Tensor
     exponentials: Tensor
-    expected: Tensor
+    single: Tensor
     weights: Tensor
 
     def __init__(self, counts: csr_array, n_neighbors: int) -> None:
@@ -134,8 +147,8 @@ class UserGraph(nn.Module):
         self.register_buffer("neighbors", torch.from_numpy(counts.indices.astype(np.int64)), persistent=False)
         exponentials = torch.from_numpy(np.exp(counts.data - largest[users]))
         self.register_buffer("exponentials", exponentials, persistent=False)
-        self.register_buffer("expected", self._softmax(torch.ones_like(exponentials)), persistent=False)
-        self.register_buffer("weights", self.expected.clone(), persistent=False)
+        self.register_buffer("single", self._softmax(torch.ones_like(exponentials)), persistent=False)
+        self.register_buffer("weights", self.single.clone(), persistent=False)
 
     def _softmax(self, repeats: Tensor) -> Tensor:
         """Return a with every neighbor taken `repeats` times, [entries]."""
@@ -145,12 +158,20 @@ class UserGraph(nn.Module):
         return weighted / totals[users]
 
     def pad(self) -> None:
-        """Draw repeats for every user with fewer than k neighbors, and use the weights that result."""
+        """Draw repeats for every user with fewer than k neighbors, and use the weights that result.
+
+        Each repeat is drawn from the neighbors and the repeats before it. Such draws are those by shares that are
+        uniform over all that add up to 1 (Polya's urn), which exponential variables divided by their sum are.
+        """
         lengths = self.starts.diff()
-        missing = torch.where(lengths > 0, self.n_neighbors - lengths, 0)
-        users = torch.repeat_interleave(missing)
-        drawn = (torch.rand(len(users), device=users.device) * lengths[users]).long()
-        places = self.starts[users] + torch.minimum(drawn, lengths[users] - 1)
+        users = torch.repeat_interleave(torch.where(lengths > 0, self.n_neighbors - lengths, 0))
+        shares = torch.empty_like(self.exponentials, dtype=torch.float64).exponential_()
+        ends = torch.cat((shares.new_zeros(1), shares.cumsum(0)))
+        first, last = self.starts[users], self.starts[users + 1]
+        targets = torch.lerp(ends[first], ends[last], torch.rand(len(users), dtype=ends.dtype, device=ends.device))
+        places = torch.searchsorted(ends, targets, right=True) - 1
+        # Rounding may reach the end of a user's range.
+        places = torch.minimum(places, last - 1)
         repeats = torch.ones_like(self.exponentials).index_add_(0, places, torch.ones_like(places, dtype=torch.float32))
         self.weights.copy_(self._softmax(repeats))
 
@@ -168,8 +189,8 @@ class UserGraph(nn.Module):
         edges += torch.arange(len(edges), device=edges.device)
         return embedding_bag(self.neighbors[edges], tastes, offsets, mode="sum", per_sample_weights=self.weights[edges])
 
-    def expect(self, tastes: Tensor) -> Tensor:
-        """Return sum_v a_uv t_v without repeats and without gradients, [U, D].
+    def propagate_all(self, tastes: Tensor) -> Tensor:
+        """Return sum_v a_uv t_v for all users, each neighbor taken once and without gradients, [U, D].
 
         Args:
             tastes: t, [U, D].
@@ -179,6 +200,6 @@ class UserGraph(nn.Module):
             tastes.detach(),
             self.starts,
             mode="sum",
-            per_sample_weights=self.expected,
+            per_sample_weights=self.single,
             include_last_offset=True,
         )

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.sparse import csr_array
+from scipy.stats import chisquare
 
 import baselines.user_graph as module
 from baselines.user_graph import UserGraph, common_items
@@ -20,8 +21,11 @@ def naive_common_items(interactions, k):
     counts = (interactions @ interactions.T).toarray()
     np.fill_diagonal(counts, 0)
     kept = np.zeros_like(counts)
+    circle = list(np.random.default_rng(module.SEED).permutation(len(counts)))
     for user, row in enumerate(counts):
-        best = np.argsort(-row, kind="stable")[:k]
+        place = circle.index(user)
+        after = np.array(circle[place:] + circle[:place])
+        best = after[np.argsort(-row[after], kind="stable")[:k]]
         kept[user, best] = row[best]
     return kept
 
@@ -41,6 +45,14 @@ def test_neighbors_are_the_first_of_many_ties(monkeypatch, digits, k):
     dense = rng.random((300, 12)) < np.linspace(0.02, 0.7, 12)
     interactions = csr_array(dense.astype(np.float32))
     assert np.array_equal(common_items(interactions, k).toarray(), naive_common_items(interactions, k))
+
+
+def test_users_that_all_share_one_item_are_neighbors_equally_often():
+    graph = common_items(csr_array(np.ones((30, 1), dtype=np.float32)), 4)
+    assert (np.diff(graph.indptr) == 4).all()
+    assert (np.bincount(graph.indices) == 4).all()
+    # In an order that is not theirs by number.
+    assert not {(user, (user + 1) % 30) for user in range(30)} <= set(zip(*graph.tocoo().coords, strict=True))
 
 
 def test_common_items_of_users_that_share_nothing():
@@ -75,8 +87,27 @@ def test_padding_repeats_neighbors_up_to_k():
         assert np.allclose(repeats.sum(axis=1), 10)
         assert (repeats[repeats > 0] > 0.99).all()
         assert not draws[-1][3].any()
-    assert np.allclose(np.mean(draws, axis=0)[0], [0, 0.5, 0.5, 0], atol=0.03)
-    assert np.std(draws, axis=0)[0, 1] == pytest.approx(math.sqrt(8) / 2 / 10, rel=0.2)
+    assert np.allclose(np.mean(draws, axis=0)[0], [0, 0.5, 0.5, 0], atol=0.05)
+    # Of two neighbors the first gets any number of the eight repeats equally often.
+    amounts = np.rint(np.array(draws)[:, 0, 1] * 10).astype(int)
+    assert chisquare(np.bincount(amounts, minlength=10)[1:]).pvalue > 0.001
+
+
+@pytest.mark.parametrize("n_neighbors", [2, 3, 7])
+def test_repeats_are_drawn_from_a_growing_list(n_neighbors):
+    graph = UserGraph(common_items(csr_array(np.ones((n_neighbors + 1, 1), dtype=np.float32)), 10), 10)
+    generator = np.random.default_rng(1)
+    torch.manual_seed(1)
+    found, wanted = [], []
+    for _ in range(2000):
+        graph.pad()
+        found.append(round(weights_of(graph)[0, 1] * 10))
+        chosen = list(range(n_neighbors))
+        while len(chosen) < 10:
+            chosen.append(chosen[generator.integers(len(chosen))])
+        wanted.append(chosen.count(0))
+    assert np.mean(found) == pytest.approx(np.mean(wanted), rel=0.1)
+    assert np.std(found) == pytest.approx(np.std(wanted), rel=0.1)
 
 
 def test_users_with_k_neighbors_get_no_repeats(interactions):
