@@ -23,7 +23,8 @@ Readings taken:
 - The paper's factor 1/2 is left out, as in the code. The loss is a mean over items, so gradients get small on large
   catalogs, and eps of the optimizer is 1e-10 for that reason.
 - The authors' code feeds t = 0..T-1 as [cos, sin] blocks, this one t = 1..T interleaved. The two differ by a
-  permutation and a rotation of each pair, which the linear layer that follows absorbs.
+  permutation and a rotation of each pair, which the linear layer that follows absorbs; AdamW then takes another path,
+  whose scores differ by less than those of two seeds.
 - Every released setting starts inference from the clean row and walks all T reverse steps; so does this model.
   `reverse_steps` walks fewer: 1 is f(x_0, 1), the control that tells what the chain adds.
 - Released settings are tuned per dataset (learning rate 1e-5 to 1e-3, s from 1e-4 to 0.5). The defaults here are the
