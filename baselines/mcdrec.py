@@ -22,7 +22,8 @@ where the paper is silent, the authors' code, which exists for BM3 alone.
 Readings taken:
 
 - Edges are drawn by the degrees they have, then counted by similarity, as in the code. `edge_order="weigh_first"`
-  is the paper's order: the similarities enter the degrees that edges are drawn by.
+  is the paper's order: the similarities enter the degrees that edges are drawn by. With `edge_dropout=0` the code
+  leaves the similarities out, here they count still; `similarity_weight=0` takes them away.
 - The residual and BM3's target are the raw Q, as in the code.
 - The MLP's output I, all published, has a mean over the items that is several times what tells them apart, and BM3's
   cosines see mostly that mean: on small data it learns next to nothing for a long time. `center_inputs=True`, ours,
