@@ -25,8 +25,8 @@ Readings taken:
   as they came; the cost of a step then no longer grows with the catalog's features.
 - Scores are inner products although the losses are cosines, and features play no part in them, as in the code.
 
-Deviation: predictor, projections and dropout see the batch's rows and not all items. Value and gradient are the same,
-but an item that is several times in a batch gets a mask for each occurrence instead of one for all.
+Predictor, projections and dropout see the batch's rows and not all users and items, which changes no value. A user or
+an item that is several times in a batch has one mask for all, as in the code.
 """
 
 from collections.abc import Mapping
@@ -131,7 +131,7 @@ class BM3(nn.Module):
         views = torch.cat((users, items, *self.project(batch.positives)))
         n_views = 2 + len(self.projections)
         of_user, of_item, *of_features = self.predictor(views).chunk(n_views)
-        user, item, *own = self.drop_out(views.detach()).chunk(n_views)
+        user, item, *own = self.drop_out(views.detach(), batch).chunk(n_views)
         reconstruction = mismatch(of_user, item) + mismatch(of_item, user)
         alignment = torch.stack([mismatch(prediction, item) for prediction in of_features]).sum()
         masked = torch.stack([mismatch(*pair) for pair in zip(of_features, own, strict=True)]).sum()
@@ -139,16 +139,25 @@ class BM3(nn.Module):
         penalty = self.regularizer(all_items, all_users)
         return reconstruction + self.cl_weight * (alignment + masked) + self.reg_weight * penalty
 
-    def drop_out(self, views: Tensor) -> Tensor:
-        """Return t(h), [B, D]: in training a share of the entries is zero.
+    def drop_out(self, targets: Tensor, batch: Pairs) -> Tensor:
+        """Return t(h), [n_views * B, D]: in training a share of the entries is zero, the same for equal users or items.
 
         The others keep their size: a cosine does not see the usual factor 1 / (1 - p), and comparing uniform numbers
         with p is three times faster on a CPU than drawing a mask for `torch.nn.functional.dropout`.
 
         Args:
-            views: h, [B, D].
+            targets: h of the batch's users, then each other view of its items, [n_views * B, D].
+            batch: the pairs.
         """
-        return views * (torch.rand_like(views) >= self.dropout) if self.training else views
+        if not self.training:
+            return targets
+        n_item_views = len(targets) // len(batch.users) - 1
+        kept = []
+        for rows, n_views in ((batch.users, 1), (batch.positives, n_item_views)):
+            distinct, places = torch.unique(rows, return_inverse=True)
+            drawn = torch.rand(n_views, len(distinct), targets.shape[1], device=targets.device)
+            kept.append((drawn >= self.dropout).index_select(1, places).flatten(0, 1))
+        return targets * torch.cat(kept)
 
     def predict(self) -> tuple[Tensor, Tensor]:
         """Return q(H_u), [n_users, D], and q(H_i), [n_items, D]."""

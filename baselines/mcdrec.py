@@ -221,7 +221,7 @@ class MCDRecBM3(MCDRec, BM3):
         views, n_modalities = torch.cat((users, items, *modalities)), len(modalities)
         of_user, of_item, *of_features = self.predictor(views).chunk(2 + n_modalities)
         targets = torch.cat((views, own.index_select(0, drawn))).detach()
-        user, item, *features, raw = self.drop_out(targets).chunk(3 + n_modalities)
+        user, item, *features, raw = self.drop_out(targets, batch).chunk(3 + n_modalities)
         loss = mismatch(of_user, item) + mismatch(of_item, user)
         for prediction, feature in zip(of_features, features, strict=True):
             loss = loss + self.cl_weight * (mismatch(prediction, raw) + mismatch(prediction, feature))

@@ -95,24 +95,38 @@ def test_dropout_hides_its_share_of_the_targets_in_training_only(interactions, f
     torch.manual_seed(0)
     model = BM3(interactions, features, embedding_dim=D, dropout=0.3)
     views = torch.ones(1000, 50)
-    dropped = model.drop_out(views)
+    pairs = SimpleNamespace(users=torch.arange(250), positives=torch.arange(250))
+    dropped = model.drop_out(views, pairs)
     assert set(dropped.unique().tolist()) == {0.0, 1.0}
     assert dropped.mean().item() == pytest.approx(0.7, abs=0.01)
     assert model.loss(batch).item() != model.loss(batch).item()
     model.eval()
-    assert torch.equal(model.drop_out(views), views)
+    assert torch.equal(model.drop_out(views, pairs), views)
     assert model.loss(batch).item() == pytest.approx(dense_loss(model, interactions, batch, 2.0, 0.1).item(), rel=1e-5)
+
+
+def test_a_user_or_item_that_repeats_has_one_mask_in_each_view(interactions, features, batch):
+    model = BM3(interactions, features, embedding_dim=D, dropout=0.5)
+    user, *items = model.drop_out(torch.ones(4 * 6, 200), batch).view(4, 6, 200)
+    for view, rows in ((user, batch.users), *((item, batch.positives) for item in items)):
+        for one in range(6):
+            for other in range(6):
+                assert torch.equal(view[one], view[other]) == (rows[one] == rows[other])
+    assert not torch.equal(items[0], items[1])
+    assert not torch.equal(items[1], items[2])
 
 
 def test_loss_with_dropout_is_that_of_masked_targets(interactions, features, batch):
     """One mask per view: the item's target is the same for the user's and for the features' predictions."""
     torch.manual_seed(0)
     model = BM3(interactions, features, embedding_dim=D, dropout=0.5, reg_weight=0.0)
-    n = len(batch.users)
     state = torch.get_rng_state()
     loss = model.loss(batch)
     torch.set_rng_state(state)
-    mask_u, mask_i, *mask_m = (torch.rand(4 * n, D) >= 0.5).float().chunk(4)
+    # The distinct users 0, 3, 5, 7, 9 and items 0, 1, 2, 11 in rising order.
+    of_users, of_items = (torch.rand(1, 5, D) >= 0.5).float(), (torch.rand(3, 4, D) >= 0.5).float()
+    mask_u = of_users[0][[0, 1, 1, 3, 2, 4]]
+    mask_i, *mask_m = of_items[:, [1, 0, 2, 0, 3, 0]]
     all_users, all_items, modal = dense_parts(model, interactions)
     h_u, h_i, h_m = all_users[batch.users], all_items[batch.positives], [h[batch.positives] for h in modal]
     q, cosines = model.predictor, torch.nn.functional.cosine_similarity
