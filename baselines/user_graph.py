@@ -5,7 +5,7 @@ Transactions on Multimedia 2021.
 
 R R^T is never dense, and is made in blocks of users of which the k largest counts stay. Where users share few items,
 equal counts are the rule at the cut: all users stand in a random circle, the same in every run, and each takes those
-that come next after them. Taken by rising index, a few hundred users would be everybody's neighbors.
+that come next after them. Taken by rising index, those with low indices would hold most links.
 """
 
 import numpy as np
