@@ -66,6 +66,7 @@ def accuracy_caption(selection: Selection, metric: str) -> str:
     protocol = selection.example.data["protocol"]
     evaluation, training = protocol.get("evaluation") or {}, protocol.get("training") or {}
     masked = {"train": "training items masked", "train+valid": "training and validation items masked"}
+    users = {"drop": "users with both test and training items", "keep": "all users with test items"}
     n = len(selection.seeds)
     seeds = plural(selection.seeds, "seed")
     what = f"Mean ± sample standard deviation over {n} seeds ({seeds})." if n > 1 else f"One run each ({seeds})."
@@ -79,7 +80,8 @@ def accuracy_caption(selection: Selection, metric: str) -> str:
         f"decided on unrounded means, ties shared; declared primary metric {metric_title(metric)}. All items ranked, "
         f"{masked.get(str(evaluation.get('mask')), 'masking as in the protocol')}; T the user's test items; "
         f"Recall@K = hits in the top K / |T|, {RULES.get(str(evaluation.get('idcg', 'truth')), 'NDCG@K')}; plain mean "
-        f"over users with test items. Epoch chosen on {chosen} {metric_title(str(training.get('monitor', metric)))}."
+        f"over {users.get(str(evaluation.get('cold_users')), 'users with test items')}. "
+        f"Epoch chosen on {chosen} {metric_title(str(training.get('monitor', metric)))}."
     )
 
 

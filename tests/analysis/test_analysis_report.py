@@ -149,6 +149,16 @@ def test_captions_state_how_it_was_tested(grid):
         assert part in report.accuracy.caption
 
 
+@pytest.mark.parametrize(
+    ("cold_users", "averaged"),
+    [("drop", "plain mean over users with both test and training items."), ("keep", "plain mean over all users with")],
+)
+def test_the_caption_says_whether_users_without_training_items_count(runs, cold_users, averaged):
+    for label in ("ld4mrec", "lightgcn"):
+        runs.add(label, 1, changes={"protocol": {"evaluation": {"cold_users": cold_users}}})
+    assert averaged in build_report(runs.store, "toy").accuracy.caption
+
+
 def test_disagreement_of_tests_is_printed(runs):
     # One outlier widens the t interval; all signs agree, so the sign-flip test is at its floor.
     values = [0.2 + 0.0001 * i for i in range(1, 10)]
