@@ -13,7 +13,7 @@ from bench.analysis.significance import (
     attainable_floor,
     smallest_n,
 )
-from bench.analysis.wording import ABSENT, count, fixed, interval, p_text, percent, percent_interval
+from bench.analysis.wording import ABSENT, count, fixed, interval, p_equation, p_text, percent, percent_interval
 
 SMALLEST = f"{100 * SMALLEST_RELATIVE_DIFFERENCE:g} %"
 QUESTIONS = {
@@ -157,7 +157,7 @@ def _disagreements(rows: pd.DataFrame, alpha: float) -> list[str]:
         for _, row in apart.iterrows():
             lines.append(
                 f"Against {row['model']} the t test and {test} disagree at {alpha:g} after Holm "
-                f"(p = {p_text(row['p_t_holm'])} and {p_text(row[column])}): make no claim from either alone."
+                f"({p_equation(row['p_t_holm'])} and {p_equation(row[column])}): make no claim from either alone."
             )
     return lines
 

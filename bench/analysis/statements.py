@@ -13,6 +13,7 @@ from bench.analysis.wording import (
     ABSENT,
     count,
     is_absent,
+    p_equation,
     p_text,
     percent,
     percent_interval,
@@ -128,7 +129,7 @@ def _tested(row: Mapping[Hashable, Any]) -> str:
     if is_absent(p):
         return ""
     corrected = f"{p_text(row['p_t_holm'])} after Holm over {count(row['family_size'], 'comparison')}"
-    return f"; paired t: p = {p_text(row['p_t'])}, {corrected}"
+    return f"; paired t: {p_equation(row['p_t'])}, {corrected}"
 
 
 def machine(selection: Selection) -> str:

@@ -35,6 +35,12 @@ def p_text(p: float) -> str:
     return f"{p:.2e}" if p < 0.001 else f"{p:#.3g}".rstrip(".")
 
 
+def p_equation(p: float) -> str:
+    """Return `p = 0.0123` or `p < 1e-16`, as it stands in a sentence."""
+    text = p_text(p)
+    return f"p {text}" if text.startswith("<") else f"p = {text}"
+
+
 def percent(share: float, *, signed: bool = True) -> str:
     """Return a share as a percentage with two decimals, signed for a change."""
     return ABSENT if is_absent(share) else f"{100 * share:{'+' if signed else ''}.2f} %"

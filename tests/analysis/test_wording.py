@@ -10,6 +10,7 @@ from bench.analysis.wording import (
     interval,
     is_absent,
     listing,
+    p_equation,
     p_text,
     percent,
     percent_interval,
@@ -51,6 +52,11 @@ def test_three_significant_figures(value, text):
 )
 def test_p_values(p, text):
     assert p_text(p) == text
+
+
+@pytest.mark.parametrize(("p", "text"), [(0.25, "p = 0.250"), (0.0, "p < 1e-16"), (math.nan, "p = n/a")])
+def test_a_p_value_in_a_sentence(p, text):
+    assert p_equation(p) == text
 
 
 def test_changes_are_signed_and_absent_ones_are_words():
