@@ -82,11 +82,17 @@ class _TerminalProgress:
         self.progress.update(self.tasks[cell.key], detail=_epoch_text(cell, epoch))
 
     def cell_done(self, cell: "Cell", record: "RunRecord") -> None:
+        self.failed += record.status == "failed"
+        self._ended(cell, _cell_text(cell, record))
+
+    def cell_left(self, cell: "Cell") -> None:
+        self._ended(cell, _left_text(cell))
+
+    def _ended(self, cell: "Cell", text: str) -> None:
         if cell.key in self.tasks:
             self.progress.remove_task(self.tasks.pop(cell.key))
-        self.progress.console.print(_cell_text(cell, record), markup=False, highlight=False)
+        self.progress.console.print(text, markup=False, highlight=False)
         self.done += 1
-        self.failed += record.status == "failed"
         failed = f", {self.failed} failed" if self.failed else ""
         self.progress.update(self.overall, advance=1, detail=f"{self.done} of {self.total}{failed}")
 
@@ -113,8 +119,14 @@ class _PlainProgress:
             note(f"      {cell.title}: {_epoch_text(cell, epoch)}")
 
     def cell_done(self, cell: "Cell", record: "RunRecord") -> None:
+        self._ended(_cell_text(cell, record))
+
+    def cell_left(self, cell: "Cell") -> None:
+        self._ended(_left_text(cell))
+
+    def _ended(self, text: str) -> None:
         self.done += 1
-        note(f"[{self.done}/{self.total}] {_cell_text(cell, record)}")
+        note(f"[{self.done}/{self.total}] {text}")
 
     def timing_started(self, cell: "Cell") -> None:
         note(f"timing {cell.configuration.label} on {cell.dataset} alone")
@@ -136,6 +148,10 @@ def _cell_text(cell: "Cell", record: "RunRecord") -> str:
     epochs = f", best epoch {training['best_epoch']} of {training['epochs']}" if training["epochs"] else ""
     value = record.data["metrics"]["valid"][monitor]
     return f"{cell.title}: valid {monitor} {value:.4f}{epochs}, {training['wall_s']:.1f} s"
+
+
+def _left_text(cell: "Cell") -> str:
+    return f"{cell.title}: left to another process, which took it first"
 
 
 @contextmanager

@@ -101,8 +101,10 @@ def prepared_datasets(names: str | None, space: "Workspace") -> "list[PreparedDa
 
 def announce(cells: "list[Cell]", waiting: "list[Cell]", retry_failed: bool) -> None:
     """Say what is there already and what will run."""
+    from bench.analysis.wording import count
+
     states = [cell.state for cell in cells]
-    words = [f"{len(cells)} cells", f"{states.count('finished')} finished before", f"{len(waiting)} to run"]
+    words = [count(len(cells), "cell"), f"{states.count('finished')} finished before", f"{len(waiting)} to run"]
     if (failed := states.count("failed")) and not retry_failed:
         words.append(f"{failed} failed before and kept so (--retry-failed runs them again)")
     if busy := states.count("busy"):
@@ -129,7 +131,9 @@ def show_plan(cells: "list[Cell]", as_json: bool) -> None:
         return
     from rich.table import Table
 
-    table = Table(title=f"{len(cells)} cells", title_justify="left")
+    from bench.analysis.wording import count
+
+    table = Table(title=count(len(cells), "cell"), title_justify="left")
     for column in ("dataset", "model", "seed", "state"):
         table.add_column(column)
     for cell in cells:
@@ -139,6 +143,9 @@ def show_plan(cells: "list[Cell]", as_json: bool) -> None:
 
 def finish(cells: "list[Cell]", store: "RunStore", as_json: bool) -> None:
     """Print how the plan's cells stand now; exit with 1 when one has failed."""
+    from bench.analysis.wording import count
+    from bench.experiments.store import FINISHED, RUNNING
+
     keys = {cell.key for cell in cells}
     records = [r for name in dict.fromkeys(c.dataset for c in cells) for r in store.records(name) if r.key in keys]
     failed = [record for record in records if record.status == "failed"]
@@ -148,7 +155,9 @@ def finish(cells: "list[Cell]", store: "RunStore", as_json: bool) -> None:
         for record in failed:
             error = record.data["error"]
             note(f"failed: {record.label} on {record.dataset}, seed {record.seed}: {error['type']}: {error['message']}")
-        done = len(records) - len(failed)
-        note(f"{done} of {len(cells)} cells finished. Next: bench report --pvalues")
+        done = sum(record.status == FINISHED for record in records)
+        busy = sum(record.status == RUNNING and record.alive for record in records)
+        elsewhere = f", {busy} under way in another process" if busy else ""
+        note(f"{done} of {count(len(cells), 'cell')} finished{elsewhere}. Next: bench report --pvalues")
     if failed:
         raise typer.Exit(1)

@@ -44,7 +44,7 @@ def run_cell(
     *,
     timed: bool,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
-) -> RunRecord:
+) -> RunRecord | None:
     """Run one cell and keep what came of it, a failure included.
 
     Args:
@@ -56,13 +56,15 @@ def run_cell(
         on_epoch: called after every epoch.
 
     Returns:
-        The record, `finished` or `failed` with its reason. Errors inside the cell do not escape; an interrupt does,
-        and leaves the run marked as one that never came to its end.
+        The record, `finished` or `failed` with its reason; None, with nothing touched, where another process took the
+        cell since it was planned. Errors inside the cell do not escape; an interrupt does, and leaves the run marked
+        as one that never came to its end.
     """
     keep_large_buffers()
     folder = store.folder(dataset.name, cell.configuration.label, cell.seed, cell.key)
     data = _identity(cell, dataset, device)
-    store.start(folder, data)
+    if not store.start(folder, data):
+        return None
     try:
         outcome = _train_and_test(cell, dataset, device, folder, timed=timed, on_epoch=on_epoch)
         data = {**data, "status": FINISHED, "error": None, **outcome}
@@ -220,12 +222,19 @@ def _write_history(result: FitResult, folder: Path) -> None:
     pd.DataFrame(rows).to_csv(folder / "history.csv", index=False)
 
 
-def record_death(cell: Cell, dataset: PreparedDataset, store: RunStore, device: torch.device, reason: str) -> RunRecord:
-    """Record as failed a cell whose process ended without a word, whether or not it had opened its run."""
+def record_death(
+    cell: Cell, dataset: PreparedDataset, store: RunStore, device: torch.device, reason: str
+) -> RunRecord | None:
+    """Record as failed a cell whose process ended without a word, whether or not it had opened its run.
+
+    Returns:
+        The record; None where another process took the cell meanwhile.
+    """
     folder = store.folder(dataset.name, cell.configuration.label, cell.seed, cell.key)
     data = _identity(cell, dataset, device)
     data.pop("process")
-    store.start(folder, data)
+    if not store.start(folder, data):
+        return None
     data = {**data, "status": FAILED, "error": describe_failure(TrainingError(reason))}
     store.write(folder, data)
     return RunRecord(folder, data)

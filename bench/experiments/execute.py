@@ -35,6 +35,9 @@ class Listener(Protocol):
     def cell_done(self, cell: Cell, record: RunRecord) -> None:
         """A cell has ended, finished or failed."""
 
+    def cell_left(self, cell: Cell) -> None:
+        """A cell was left alone, because another process took it first."""
+
     def timing_started(self, cell: Cell) -> None:
         """The timing pass of a cell that ran beside others has begun."""
 
@@ -97,7 +100,7 @@ class Execution:
     records: list[RunRecord] = field(default_factory=list)
 
     def run(self, cells: Sequence[Cell]) -> list[RunRecord]:
-        """Run the cells and return their records in the order in which they ended."""
+        """Run the cells and return their records in the order in which they ended; of those left to others, none."""
         self.store.check_writable()
         with thread_limit(self.threads):
             self._run(cells)
@@ -122,7 +125,10 @@ class Execution:
                 self._run_beside(cells, pool)
             self._time_alone(cells)
 
-    def _done(self, cell: Cell, record: RunRecord) -> None:
+    def _done(self, cell: Cell, record: RunRecord | None) -> None:
+        if record is None:
+            self.listener.cell_left(cell)
+            return
         self.records.append(record)
         self.listener.cell_done(cell, record)
 
@@ -141,7 +147,7 @@ class Execution:
         unfinished: list[Cell] = []
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(jobs, context, initializer=_set_up_worker, initargs=pool.worker_setup) as workers:
-            futures: dict[Future[RunRecord], Cell] = {}
+            futures: dict[Future[RunRecord | None], Cell] = {}
             for cell in cells:
                 folder = self.datasets[cell.dataset].folder
                 future = workers.submit(_run_in_worker, cell, folder, self.store.results, str(self.device))
@@ -209,7 +215,7 @@ def _set_up_worker(channel: Any, threads: int) -> None:
     threadpool_limits(threads)
 
 
-def _run_in_worker(cell: Cell, folder: Path, results: Path, device: str) -> RunRecord:
+def _run_in_worker(cell: Cell, folder: Path, results: Path, device: str) -> RunRecord | None:
     _report((cell.key, None))
     return run_cell(
         cell,

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import psutil
-
 from bench.data import PreparedDataset
 from bench.errors import UsageError, unknown_name
 from bench.evaluation import evaluation_protocol
@@ -177,17 +175,7 @@ def _state(record: RunRecord | None) -> State:
         return "finished"
     if record.status == FAILED:
         return "failed"
-    process = record.data.get("process") or {}
-    return "busy" if _alive(process) else "interrupted"
-
-
-def _alive(process: Mapping[str, Any]) -> bool:
-    """Tell whether the process that opened a run is still there; its start time guards against a reused number."""
-    try:
-        other = psutil.Process(int(process["pid"]))
-        return bool(abs(other.create_time() - float(process["started"])) < 1.0)
-    except (KeyError, psutil.NoSuchProcess, psutil.AccessDenied):
-        return False
+    return "busy" if record.alive else "interrupted"
 
 
 def protocol_of(evaluation: str, *, max_epochs: int, patience: int) -> dict[str, Any]:

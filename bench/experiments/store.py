@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import psutil
+from filelock import FileLock
 
 from bench.errors import StoreError
 
@@ -105,6 +107,16 @@ class RunRecord:
         """The content hash of the prepared dataset."""
         return str(self.data["dataset"]["fingerprint"])
 
+    @property
+    def alive(self) -> bool:
+        """Whether the process that opened the run is still there; its start time guards against a reused number."""
+        process = self.data.get("process") or {}
+        try:
+            other = psutil.Process(int(process["pid"]))
+            return bool(abs(other.create_time() - float(process["started"])) < 1.0)
+        except (KeyError, psutil.NoSuchProcess, psutil.AccessDenied):
+            return False
+
     def users(self) -> pd.DataFrame:
         """Read the per-user test metrics: column `user` and one column a metric."""
         return self._table("users.parquet")
@@ -161,12 +173,22 @@ class RunStore:
         paths = sorted(folder.glob("*/run.json"))
         return sorted((self._read(path) for path in paths), key=lambda r: (r.data["created"], r.folder.name))
 
-    def start(self, folder: Path, data: Mapping[str, Any]) -> None:
-        """Open a run: its folder is emptied and marked `running`, so that a run cut short shows as such."""
-        if folder.exists():
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True)
-        self.write(folder, {**data, "status": RUNNING})
+    def start(self, folder: Path, data: Mapping[str, Any]) -> bool:
+        """Open a run: its folder is emptied and marked `running`, so that a run cut short shows as such.
+
+        Returns:
+            False, with nothing touched, where another process has finished the run or is at it.
+        """
+        path = folder / "run.json"
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.parent / ".lock"):
+            if path.exists() and ((there := self._read(path)).status == FINISHED or there.alive):
+                return False
+            if folder.exists():
+                shutil.rmtree(folder)
+            folder.mkdir()
+            self.write(folder, {**data, "status": RUNNING})
+        return True
 
     def write(self, folder: Path, data: Mapping[str, Any]) -> None:
         """Replace `run.json` in one step; write it last, when the files it speaks of are there."""

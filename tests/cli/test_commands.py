@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 
 from bench.cli import main
@@ -71,6 +72,20 @@ def test_a_second_call_finds_every_cell_there(capsys):
     bench(*command)
     assert "4 cells; 4 finished before; 0 to run" in capsys.readouterr().err
     assert tree("results") == before
+
+
+def test_a_cell_under_way_in_another_process_is_not_called_finished(capsys):
+    command = ("run", "--datasets", "toy", "--models", "popularity,ease", "--seeds", "1")
+    bench(*command)
+    (path,) = Path("results/toy/runs").glob("ease-*/run.json")
+    process = psutil.Process()
+    under_way = {"status": "running", "process": {"pid": process.pid, "started": process.create_time()}}
+    path.write_text(json.dumps({**json.loads(path.read_text()), **under_way}))
+    capsys.readouterr()
+    bench(*command)
+    shown = capsys.readouterr().err
+    assert "2 cells; 1 finished before; 0 to run; 1 under way in another process" in shown
+    assert "1 of 2 cells finished, 1 under way in another process" in shown
 
 
 def test_without_a_dataset_those_prepared_here_are_taken(capsys):

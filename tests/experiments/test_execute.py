@@ -29,6 +29,9 @@ class Silent:
     def cell_done(self, cell, record):
         self.events.append(("done", cell.title, record.status))
 
+    def cell_left(self, cell):
+        self.events.append(("left", cell.title))
+
     def timing_started(self, cell):
         self.events.append(("timing", cell.title))
 
@@ -80,6 +83,19 @@ def test_a_finished_cell_is_not_run_again(toy, tmp_path):
     records, cells, _ = execute(toy, tmp_path, ["popularity", "ease"])
     assert [cell.state for cell in cells] == ["finished", "new"]
     assert [record.label for record in records] == ["ease"]
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_cell_that_another_process_took_since_the_plan_was_made_is_left_as_it_is(toy, tmp_path, jobs):
+    store = RunStore(tmp_path)
+    cells = make_plan([toy], ["popularity", "ease"], [1], PROTOCOL, store)
+    (taken,), _, _ = execute(toy, tmp_path, ["popularity"])
+    before = {path: path.read_bytes() for path in taken.folder.iterdir()}
+    listener = Silent()
+    records = Execution({toy.name: toy}, store, CPU, jobs, listener).run(cells)
+    assert [record.label for record in records] == ["ease"]
+    assert ("left", "popularity on toy, seed 1") in listener.events
+    assert {path: path.read_bytes() for path in taken.folder.iterdir()} == before
 
 
 BROKEN = """

@@ -1,5 +1,7 @@
 import json
+from concurrent.futures import ThreadPoolExecutor
 
+import psutil
 import pytest
 
 from bench.errors import StoreError
@@ -41,6 +43,40 @@ def test_a_started_run_shows_as_running_and_a_new_start_empties_it(tmp_path):
     store.start(folder, {"key": "abcdef0123", "created": "2027"})
     assert not (folder / "history.csv").exists()
     assert store.datasets() == ["toy"]
+
+
+def this_process():
+    process = psutil.Process()
+    return {"pid": process.pid, "started": process.create_time()}
+
+
+@pytest.mark.parametrize("there", [{"status": "finished"}, {"status": "running", "process": this_process()}])
+def test_a_run_that_is_finished_or_under_way_is_not_opened_again(tmp_path, there):
+    store = RunStore(tmp_path)
+    folder = store.folder("toy", "m", 1, "k" * 10)
+    assert store.start(folder, {"key": "k"})
+    store.write(folder, {"key": "k", **there})
+    content = (folder / "run.json").read_bytes()
+    assert not store.start(folder, {"key": "k"})
+    assert (folder / "run.json").read_bytes() == content
+
+
+@pytest.mark.parametrize("status", ["failed", "running"])
+def test_a_run_that_failed_or_was_cut_short_is_opened_again(tmp_path, status):
+    store = RunStore(tmp_path)
+    folder = store.folder("toy", "m", 1, "k" * 10)
+    assert store.start(folder, {"key": "k"})
+    gone = {**this_process(), "started": 1.0}
+    store.write(folder, {"key": "k", "status": status, "process": gone})
+    assert store.start(folder, {"key": "k"})
+
+
+def test_of_many_that_open_a_run_at_once_one_does(tmp_path):
+    folder = RunStore(tmp_path).folder("toy", "m", 1, "k" * 10)
+    data = {"key": "k", "process": this_process()}
+    with ThreadPoolExecutor(8) as threads:
+        opened = list(threads.map(lambda _: RunStore(tmp_path).start(folder, data), range(24)))
+    assert sum(opened) == 1
 
 
 def test_an_unreadable_or_foreign_record_is_explained(tmp_path):
