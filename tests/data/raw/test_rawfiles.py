@@ -283,7 +283,15 @@ def test_what_was_opened_is_closed(tmp_path, monkeypatch):
     assert all(file.closed for file in opened)
 
 
-@pytest.mark.parametrize("bad", [b"no gzip", gzip.compress(TEXT * 50)[:-9], gzip.compress(TEXT)[:-8] + bytes(8)])
+@pytest.mark.parametrize(
+    "bad",
+    # Named, as the packed bytes hold the time at which they were made: two test processes would name them otherwise.
+    [
+        pytest.param(b"no gzip", id="no gzip"),
+        pytest.param(gzip.compress(TEXT * 50)[:-9], id="cut short"),
+        pytest.param(gzip.compress(TEXT)[:-8] + bytes(8), id="wrong checksum"),
+    ],
+)
 def test_a_damaged_gzip_file(tmp_path, bad):
     path = put(tmp_path / "pairs.csv.gz", bad)
     with pytest.raises(DataError) as caught:
