@@ -1,5 +1,6 @@
 import json
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from threading import Event
 
 import psutil
 import pytest
@@ -71,12 +72,25 @@ def test_a_run_that_failed_or_was_cut_short_is_opened_again(tmp_path, status):
     assert store.start(folder, {"key": "k"})
 
 
-def test_of_many_that_open_a_run_at_once_one_does(tmp_path):
+def test_of_two_that_open_a_run_at_once_one_does(tmp_path):
     folder = RunStore(tmp_path).folder("toy", "m", 1, "k" * 10)
     data = {"key": "k", "process": this_process()}
-    with ThreadPoolExecutor(8) as threads:
-        opened = list(threads.map(lambda _: RunStore(tmp_path).start(folder, data), range(24)))
-    assert sum(opened) == 1
+    is_opening, goes_on = Event(), Event()
+
+    class Pausing(RunStore):
+        def write(self, folder, data):
+            is_opening.set()
+            goes_on.wait(10)
+            super().write(folder, data)
+
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(Pausing(tmp_path).start, folder, data)
+        is_opening.wait(10)
+        second = threads.submit(RunStore(tmp_path).start, folder, data)
+        # Time for the second to pass, if nothing held it up.
+        wait([second], timeout=0.5)
+        goes_on.set()
+        assert (first.result(), second.result()) == (True, False)
 
 
 def test_an_unreadable_or_foreign_record_is_explained(tmp_path):
