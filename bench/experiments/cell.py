@@ -63,7 +63,7 @@ def run_cell(
     keep_large_buffers()
     folder = store.folder(dataset.name, cell.configuration.label, cell.seed, cell.key)
     data = _identity(cell, dataset, device)
-    if not store.start(folder, data):
+    if not store.start(folder, data, over_failed=cell.state == "failed"):
         return None
     try:
         outcome = _train_and_test(cell, dataset, device, folder, timed=timed, on_epoch=on_epoch)
@@ -233,7 +233,7 @@ def record_death(
     folder = store.folder(dataset.name, cell.configuration.label, cell.seed, cell.key)
     data = _identity(cell, dataset, device)
     data.pop("process")
-    if not store.start(folder, data):
+    if not store.start(folder, data, over_failed=cell.state == "failed"):
         return None
     data = {**data, "status": FAILED, "error": describe_failure(TrainingError(reason))}
     store.write(folder, data)

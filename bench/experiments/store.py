@@ -173,17 +173,24 @@ class RunStore:
         paths = sorted(folder.glob("*/run.json"))
         return sorted((self._read(path) for path in paths), key=lambda r: (r.data["created"], r.folder.name))
 
-    def start(self, folder: Path, data: Mapping[str, Any]) -> bool:
+    def start(self, folder: Path, data: Mapping[str, Any], *, over_failed: bool = False) -> bool:
         """Open a run: its folder is emptied and marked `running`, so that a run cut short shows as such.
 
+        Args:
+            folder: the run's folder.
+            data: what its `run.json` is to hold, without the status.
+            over_failed: whether a failed run may be replaced, because it is known and asked for again.
+
         Returns:
-            False, with nothing touched, where another process has finished the run or is at it.
+            False, with nothing touched, where another process has ended the run or is at it.
         """
         path = folder / "run.json"
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.parent / ".lock"):
-            if path.exists() and ((there := self._read(path)).status == FINISHED or there.alive):
-                return False
+            if path.exists():
+                there = self._read(path)
+                if there.status == FINISHED or there.alive or (there.status == FAILED and not over_failed):
+                    return False
             if folder.exists():
                 shutil.rmtree(folder)
             folder.mkdir()

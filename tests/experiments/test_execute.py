@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from textwrap import dedent
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 
 from bench.errors import UsageError
 from bench.evaluation import PROTOCOLS, RankingEvaluator, mean_metrics, per_user_metrics
+from bench.experiments.cell import run_cell
 from bench.experiments.execute import Execution, choose_device
 from bench.experiments.plan import make_plan, protocol_of
 from bench.experiments.store import RunStore
@@ -128,6 +130,18 @@ def test_a_failed_cell_is_kept_with_its_reason_and_stops_no_other(toy, tmp_path,
     assert ([cell.state for cell in cells], again) == (["failed", "finished"], [])
     retried, _, _ = execute(toy, tmp_path / "results", models, retry=True)
     assert [record.status for record in retried] == ["failed"]
+
+
+def test_a_cell_that_another_process_failed_since_it_was_planned_is_left_alone(toy, tmp_path, monkeypatch):
+    module(tmp_path, monkeypatch, "failing_cell", BROKEN)
+    _, cells, _ = execute(toy, tmp_path / "results", ["failing_cell:Broken"])
+    store, device = RunStore(tmp_path / "results"), torch.device("cpu")
+    (failed,) = store.records("toy")
+    assert run_cell(replace(cells[0], state="new"), toy, store, device, timed=True) is None
+    assert store.records("toy") == [failed]
+    again = run_cell(replace(cells[0], state="failed"), toy, store, device, timed=True)
+    assert again is not None
+    assert again.data["created"] > failed.data["created"]
 
 
 def test_nan_scores_fail_the_cell(toy, tmp_path, monkeypatch):

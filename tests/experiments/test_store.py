@@ -51,25 +51,29 @@ def this_process():
     return {"pid": process.pid, "started": process.create_time()}
 
 
-@pytest.mark.parametrize("there", [{"status": "finished"}, {"status": "running", "process": this_process()}])
-def test_a_run_that_is_finished_or_under_way_is_not_opened_again(tmp_path, there):
-    store = RunStore(tmp_path)
-    folder = store.folder("toy", "m", 1, "k" * 10)
-    assert store.start(folder, {"key": "k"})
-    store.write(folder, {"key": "k", **there})
-    content = (folder / "run.json").read_bytes()
-    assert not store.start(folder, {"key": "k"})
-    assert (folder / "run.json").read_bytes() == content
+UNDER_WAY = {"status": "running", "process": this_process()}
+CUT_SHORT = {"status": "running", "process": {**this_process(), "started": 1.0}}
 
 
-@pytest.mark.parametrize("status", ["failed", "running"])
-def test_a_run_that_failed_or_was_cut_short_is_opened_again(tmp_path, status):
+@pytest.mark.parametrize(
+    ("there", "opens", "opens_over_failed"),
+    [
+        ({"status": "finished"}, False, False),
+        (UNDER_WAY, False, False),
+        (CUT_SHORT, True, True),
+        ({"status": "failed"}, False, True),
+    ],
+    ids=["finished", "under way", "cut short", "failed"],
+)
+def test_what_there_is_of_a_run_says_whether_it_is_opened_again(tmp_path, there, opens, opens_over_failed):
     store = RunStore(tmp_path)
     folder = store.folder("toy", "m", 1, "k" * 10)
-    assert store.start(folder, {"key": "k"})
-    gone = {**this_process(), "started": 1.0}
-    store.write(folder, {"key": "k", "status": status, "process": gone})
-    assert store.start(folder, {"key": "k"})
+    for over_failed, expected in ((False, opens), (True, opens_over_failed)):
+        folder.mkdir(parents=True, exist_ok=True)
+        store.write(folder, {"key": "k", **there})
+        content = (folder / "run.json").read_bytes()
+        assert store.start(folder, {"key": "k"}, over_failed=over_failed) == expected
+        assert ((folder / "run.json").read_bytes() == content) == (not expected)
 
 
 def test_of_two_that_open_a_run_at_once_one_does(tmp_path):
