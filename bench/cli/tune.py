@@ -33,6 +33,12 @@ def command(
     settings: Annotated[int, typer.Option(min=1, help="Settings of each model tried with the first seed.")] = 16,
     finalists: Annotated[int, typer.Option(min=1, help="The best of them, trained with every seed.")] = 3,
     seeds: Annotated[str, typer.Option(help="Training seeds, a list; none of those that reports use.")] = "11,12,13",
+    fixed: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="MODEL.NAME=VALUE", help="Fix a hyper-parameter in every trial of a model; repeatable."
+        ),
+    ] = None,
     max_epochs: Annotated[int, typer.Option(min=1, help="The most epochs of a trial.")] = 1000,
     patience: Annotated[int, typer.Option(min=1, help="Evaluations without a gain before a trial stops.")] = 20,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
@@ -49,14 +55,14 @@ def command(
     from bench.errors import UsageError
     from bench.experiments.execute import choose_device, thread_limit
     from bench.experiments.memory import check_memory
-    from bench.experiments.plan import configure, protocol_of
+    from bench.experiments.plan import configure, overrides_by_model, protocol_of
     from bench.experiments.seeds import parse_seeds
     from bench.experiments.store import RunStore
     from bench.experiments.tuning import Budget, Tuning, merged_presets
     from bench.models import REGISTRY, find_model
 
-    names = list(REGISTRY) if models.strip() == "all" else split_names(models)
-    specs = [find_model(name) for name in dict.fromkeys(names)]
+    asked = list(REGISTRY) if models.strip() == "all" else split_names(models)
+    specs = [find_model(name) for name in dict.fromkeys(asked)]
     if "," not in seeds:
         raise UsageError(
             f"--seeds {seeds}: a search takes a list of seeds that no report uses, such as 11,12,13 (or 11, for one)."
@@ -69,13 +75,15 @@ def command(
     space = workspace(data_dir, results_dir)
     RunStore(space.results).check_writable()
     (prepared,) = prepared_datasets(dataset, space)
-    check_memory(prepared, configure([spec.name for spec in specs], [], prepared.name, use_presets=False))
+    names = [spec.name for spec in specs]
+    check_memory(prepared, configure(names, fixed or [], prepared.name, use_presets=False))
+    fixed_by_model = overrides_by_model(names, fixed or [])
     tuning = Tuning(prepared, space.results, protocol, chosen_device, note)
     path = presets_file or space.results / prepared.name / "presets.toml"
     winners: list[Winner] = []
     with thread_limit(threads):
         for spec in specs:
-            if (winner := tuning.search(spec, budget)) is not None:
+            if (winner := tuning.search(spec, budget, fixed_by_model[spec.name])) is not None:
                 winners.append(winner)
             # After every model, so that a search that is stopped leaves what it has found.
             text = merged_presets(path, prepared.name, budget, protocol, winners)
@@ -84,7 +92,7 @@ def command(
             trials = tuning.write_table()
     taken_up = "" if presets_file else f" bench run uses {path.name} from now on."
     note(f"presets: {path}; every trial: {trials}.{taken_up}")
-    _finish(tuning, [spec.name for spec in specs], winners, as_json)
+    _finish(tuning, names, winners, as_json)
 
 
 def _finish(tuning: "Tuning", names: list[str], winners: "list[Winner]", as_json: bool) -> None:

@@ -93,6 +93,21 @@ def configure(
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise UsageError(f"Model {', '.join(repeated)} is named more than once.")
+    overrides = overrides_by_model(names, settings)
+    presets = load_presets(dataset, results) if use_presets else {}
+    return [_configuration(spec, presets.get(spec.name, {}), overrides[spec.name]) for spec in specs]
+
+
+def overrides_by_model(names: Sequence[str], settings: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return what the user set, as it was read and not yet validated, for each model.
+
+    Args:
+        names: the registered names of the models.
+        settings: `model.name=value` texts.
+
+    Raises:
+        UsageError: a setting for another model.
+    """
     overrides: dict[str, dict[str, Any]] = {name: {} for name in names}
     for text in settings:
         model, name, value = parse_setting(text)
@@ -100,8 +115,7 @@ def configure(
         if target not in overrides:
             raise unknown_name("model in this run", target, names, f"--set {text} is for a model that is not run.")
         overrides[target][name] = value
-    presets = load_presets(dataset, results) if use_presets else {}
-    return [_configuration(spec, presets.get(spec.name, {}), overrides[spec.name]) for spec in specs]
+    return overrides
 
 
 def _configuration(spec: ModelSpec, preset: Mapping[str, Any], overrides: Mapping[str, Any]) -> Configuration:

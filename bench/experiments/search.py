@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from bench.errors import UsageError, unknown_name
-from bench.models import ModelSpec, hyperparameters_of, load_class
+from bench.models import ModelSpec, hyperparameters_of, load_class, resolve_hyperparameters
 
 
 def search_space(spec: ModelSpec) -> dict[str, tuple[Any, ...]]:
@@ -34,30 +34,38 @@ def search_space(spec: ModelSpec) -> dict[str, tuple[Any, ...]]:
     return space
 
 
-def settings_to_try(spec: ModelSpec, budget: int) -> list[dict[str, Any]]:
+def settings_to_try(spec: ModelSpec, budget: int, fixed: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
     """Return at most `budget` different settings: the defaults first, then a sample of the space without repetition.
 
-    The sample depends on nothing but the model's name, so that a larger budget continues a smaller one.
+    The sample depends on the model's name and what is fixed alone, so that a larger budget continues a smaller one.
 
     Args:
         spec: the model.
         budget: the most settings; a space with fewer is searched in full.
+        fixed: hyper-parameters with the value that every setting is to have; nothing else is tried for them.
+
+    Returns:
+        What differs from the defaults in each setting.
+
+    Raises:
+        UsageError: `fixed` or the search space names an unknown hyper-parameter, or a value that does not fit it.
     """
-    space = search_space(spec)
+    by_default = {name: parameter.default for name, parameter in hyperparameters_of(load_class(spec)).items()}
+    values = resolve_hyperparameters(spec, {}, fixed or {})
+    everywhere = {name: values[name] for name in fixed or {} if values[name] != by_default[name]}
+    space = {name: tried for name, tried in search_space(spec).items() if name not in (fixed or {})}
     names = list(space)
     size = math.prod(len(values) for values in space.values())
-    defaults: dict[str, Any] = {}
-    tried: list[dict[str, Any]] = [defaults]
-    by_default = {name: parameter.default for name, parameter in hyperparameters_of(load_class(spec)).items()}
+    settings: list[dict[str, Any]] = [everywhere]
     rng = np.random.default_rng(zlib.crc32(spec.name.encode()))
     for place in _without_repetition(rng, size):
-        if len(tried) >= budget:
+        if len(settings) >= budget:
             break
         chosen = dict(zip(names, _at(place, [space[name] for name in names]), strict=True))
         changed = {name: value for name, value in chosen.items() if value != by_default[name]}
         if changed:
-            tried.append(changed)
-    return tried[:budget]
+            settings.append(everywhere | changed)
+    return settings[:budget]
 
 
 def _at(place: int, values: Sequence[Sequence[Any]]) -> list[Any]:

@@ -8,8 +8,8 @@ the best mean wins. Trials are kept one by one, so that a search goes on where i
 import json
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -76,12 +76,14 @@ class Winner:
         changed: hyper-parameters that differ from the defaults.
         scores: the monitored validation metric by seed.
         n_trials: trials made for this model, the failed ones included.
+        fixed: hyper-parameters that the user set, the same in every trial.
     """
 
     model: str
     changed: dict[str, Any]
     scores: tuple[float, ...]
     n_trials: int
+    fixed: dict[str, Any] = field(default_factory=dict)
 
     @property
     def mean(self) -> float:
@@ -112,10 +114,16 @@ class Tuning:
         self.folder = results / dataset.name / "tuning"
         self._valid: RankingEvaluator | None = None
 
-    def search(self, spec: ModelSpec, budget: Budget) -> Winner | None:
-        """Return the best setting of a model, or None if every trial failed."""
+    def search(self, spec: ModelSpec, budget: Budget, fixed: Mapping[str, Any] | None = None) -> Winner | None:
+        """Return the best setting of a model, or None if every trial failed.
+
+        Args:
+            spec: the model.
+            budget: how much is tried.
+            fixed: hyper-parameters with the value that every trial is to have.
+        """
         first, *others = budget.seeds
-        settings = settings_to_try(spec, budget.settings)
+        settings = settings_to_try(spec, budget.settings, fixed)
         trials = [self.trial(spec, changed, first) for changed in settings]
         alive = [trial for trial in trials if trial.value is not None]
         # A stable sort: of equal settings the earlier one, so the defaults, stays ahead.
@@ -123,7 +131,13 @@ class Tuning:
         runs = {id(each): [each, *(self.trial(spec, each.changed, seed) for seed in others)] for each in finalists}
         n_trials = len(trials) + len(finalists) * len(others)
         winners = [
-            Winner(spec.name, each.changed, tuple(run.value for run in group if run.value is not None), n_trials)
+            Winner(
+                spec.name,
+                each.changed,
+                tuple(run.value for run in group if run.value is not None),
+                n_trials,
+                dict(fixed or {}),
+            )
             for each, group in zip(finalists, runs.values(), strict=True)
         ]
         whole = [winner for winner in winners if len(winner.scores) == len(budget.seeds)]
@@ -234,7 +248,8 @@ def merged_presets(
     for winner in winners:
         table = tomlkit.table()
         values = ", ".join(f"{value:.4f}" for value in winner.scores)
-        table.add(tomlkit.comment(f"Validation {winner.mean:.4f} ({values}); {winner.n_trials} trials: {how}."))
+        given = f"; {_words(winner.fixed)} was given" if winner.fixed else ""
+        table.add(tomlkit.comment(f"Validation {winner.mean:.4f} ({values}); {winner.n_trials} trials: {how}{given}."))
         for name, value in sorted(winner.changed.items()):
             table.add(name, list(value) if isinstance(value, tuple) else value)
         document[winner.model] = table

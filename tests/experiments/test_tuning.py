@@ -3,6 +3,7 @@
 import json
 import tomllib
 
+import pandas as pd
 import pytest
 import torch
 
@@ -41,6 +42,20 @@ def test_settings_are_different_begin_with_the_defaults_and_continue_a_smaller_b
     assert len({tuple(sorted(setting.items())) for setting in many}) == 12
     defaults = {"n_layers": 3, "learning_rate": 1e-3, "reg_weight": 1e-4}
     assert all(value != defaults[name] for setting in many for name, value in setting.items())
+
+
+def test_what_is_fixed_is_in_every_setting_and_takes_its_name_out_of_the_search():
+    spec = find_model("lightgcn")
+    outside = settings_to_try(spec, 12, {"embedding_dim": 32})
+    assert outside == [{"embedding_dim": 32} | setting for setting in settings_to_try(spec, 12)]
+    pinned = settings_to_try(spec, 12, {"n_layers": 2})
+    assert pinned[0] == {"n_layers": 2}
+    assert {setting["n_layers"] for setting in pinned} == {2}
+    assert len({tuple(sorted(setting.items())) for setting in pinned}) == 12
+    by_default = settings_to_try(spec, 12, {"n_layers": 3})
+    assert not any("n_layers" in setting for setting in by_default)
+    with pytest.raises(UsageError, match="expected an integer >= 1, found -1"):
+        settings_to_try(spec, 12, {"n_layers": -1})
 
 
 def test_a_small_space_is_searched_in_full():
@@ -162,13 +177,31 @@ def test_the_command_writes_presets_that_run_takes_up(in_empty_folder, capsys):
     assert "mf-bpr" in kept
 
 
+def test_the_command_fixes_what_is_set_and_says_so(in_empty_folder, capsys):
+    budget = ["--settings", "3", "--finalists", "1", "--seeds", "11,", "--max-epochs", "1"]
+    with pytest.raises(SystemExit) as ended:
+        main(["tune", "--dataset", "toy", "--models", "lightgcn,ease", *budget, "--set", "lightgcn.n_layers=1"])
+    assert not ended.value.code
+    assert load_presets("toy", in_empty_folder / "results")["lightgcn"]["n_layers"] == 1
+    of_lightgcn, of_ease = (in_empty_folder / "results/toy/presets.toml").read_text().split("[ease]")
+    assert "at most 1 epochs; n_layers=1 was given." in of_lightgcn
+    assert "was given" not in of_ease
+    table = pd.read_csv(in_empty_folder / "results/toy/tuning/trials.csv")
+    assert table.loc[table["model"] == "lightgcn", "setting"].str.contains("n_layers=1").all()
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main(["tune", "--dataset", "toy", "--models", "ease", *budget, "--set", "lightgcn.n_layers=1"])
+    assert ended.value.code == 2
+    assert "--set lightgcn.n_layers=1 is for a model that is not run." in capsys.readouterr().err
+
+
 def test_a_search_that_is_stopped_leaves_what_it_has_found(in_empty_folder, monkeypatch, capsys):
     search = Tuning.search
 
-    def stop_at_the_second(tuning, spec, budget):
+    def stop_at_the_second(tuning, spec, *rest):
         if spec.name == "lightgcn":
             raise KeyboardInterrupt
-        return search(tuning, spec, budget)
+        return search(tuning, spec, *rest)
 
     monkeypatch.setattr(Tuning, "search", stop_at_the_second)
     with pytest.raises(SystemExit):
