@@ -4,11 +4,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from bench.data import PreparedDataset, find_recipe, prepare
 from bench.workspace import Workspace
 
 torch.set_num_threads(1)
+
+# A busy machine fails no test, and a change is judged by the same examples every time; `--hypothesis-profile=explore`
+# draws others.
+settings.register_profile("repeatable", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("explore", deadline=None, max_examples=1000, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("repeatable")
 
 
 @pytest.fixture(scope="session")

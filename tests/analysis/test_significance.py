@@ -61,7 +61,7 @@ def test_patterns_that_tie_but_for_rounding_are_counted():
     assert sign_flip_p(np.array([-0.02, -0.04, 0.02, -0.03, 0.07])) == 1.0
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.integers(-20, 20), min_size=2, max_size=9).filter(any))
 def test_exact_sign_flip_counts_every_pattern(values: list[int]):
     differences = np.array(values, dtype=float) / 100

@@ -30,7 +30,7 @@ def test_nearest_items_by_hand():
 @given(
     seed=st.integers(0, 10**6), k=st.integers(1, 8), n_copies=st.integers(0, 6), block=st.sampled_from([9, 40, 10**6])
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_nearest_items_agree_with_sorting_all_pairs(seed, k, n_copies, block):
     features = torch.randn(12, 3, generator=torch.Generator().manual_seed(seed)).round(decimals=1)
     features[:n_copies] = features[11]

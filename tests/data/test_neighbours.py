@@ -62,7 +62,7 @@ def test_two_pairs_of_items_by_hand():
     assert found.low <= found.ratio <= found.high
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10_000), k=st.integers(1, 8))
 def test_agrees_with_dense_arrays(seed, k):
     rng = np.random.default_rng(seed)

@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.data.split import SPLITS, assign_split
@@ -67,7 +67,6 @@ def test_the_rule_holds_for_every_count(method):
     st.integers(0, 1000),
     st.sampled_from(["random", "chronological"]),
 )
-@settings(deadline=None)
 def test_row_order_has_no_part_in_the_split(counts, split_seed, shuffle_seed, method):
     table = history(counts)
     labels = assign_split(table, method, split_seed, None)
@@ -119,7 +118,6 @@ def test_chronological_by_hand_with_ties():
 
 
 @given(st.lists(st.integers(3, 40), min_size=1, max_size=5), st.integers(0, 1000))
-@settings(deadline=None)
 def test_chronological_never_trains_on_the_future(counts, seed):
     table = history(counts, seed)
     table["part"] = assign_split(table, "chronological", 0, None)

@@ -3,7 +3,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
@@ -81,7 +81,6 @@ def cases(draw):
     return n_items, scores, train, valid, target
 
 
-@settings(deadline=None)
 @given(cases(), st.integers(1, 7), st.integers(1, 12))
 def test_ranks_and_lists_follow_the_definition_under_many_ties(case, block_size, k):
     n_items, scores, train, valid, target = case

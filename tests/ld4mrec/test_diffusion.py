@@ -139,7 +139,7 @@ def test_the_history_is_no_part_of_what_was_learned():
     assert not StepSampler(3).state_dict()
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     st.integers(1, 6),
     st.integers(1, 4),

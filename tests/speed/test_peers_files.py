@@ -82,7 +82,7 @@ def test_the_user_graph_is_written_where_it_is_asked_for(small, tmp_path):
     assert graph == {0: [[1], [1.0]], 1: [[0], [1.0]], 2: [[], []]}
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.lists(st.booleans(), min_size=5, max_size=5), min_size=1, max_size=7), st.integers(1, 3))
 def test_neighbors_are_the_users_with_the_most_items_in_common(rows, most):
     dense = np.array(rows, dtype=np.float32)

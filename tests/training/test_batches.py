@@ -19,7 +19,7 @@ def matrix(n_users, n_items, density, seed):
     return csr_array(random.astype(np.float32))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(2, 30), st.integers(3, 25), st.floats(0.02, 0.6), st.integers(1, 50), st.integers(0, 99))
 def test_an_epoch_of_pairs_is_one_pass_with_true_negatives(n_users, n_items, density, batch_size, seed):
     interactions = matrix(n_users, n_items, density, seed)

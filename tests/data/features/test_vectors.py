@@ -209,7 +209,7 @@ def test_the_same_content_of_two_processes_counts_once(filled, lines):
     assert cache.rows([B]).tolist() == [[3, 4]]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=20)
 @given(
     batches=st.lists(st.integers(min_value=1, max_value=5), min_size=1, max_size=6),
     asked=st.lists(st.integers(min_value=0, max_value=100)),

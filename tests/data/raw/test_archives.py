@@ -340,7 +340,7 @@ def made(kind: str, files: dict[str, bytes]) -> bytes:
 WHOLE = {kind: made(kind, {"set/x": noise(3000), "y": TEXT * 100}) for kind in ("zip", "tar", "tar.gz", "tar.xz")}
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     kind=st.sampled_from(sorted(WHOLE)),
     changes=st.lists(st.tuples(st.floats(0, 0.9999), st.integers(0, 255)), min_size=1, max_size=4),
